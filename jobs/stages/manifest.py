@@ -1,0 +1,108 @@
+"""The manifest: a Delta table with one row per (input, style, parameters) ever decided."""
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from datetime import timedelta
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import CommitFailedError
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from cluster.storage import Storage
+
+Status = Literal["done", "rejected", "failed"]
+
+SCHEMA = pa.schema(
+    [
+        ("input_uri", pa.string()),
+        ("input_sha256", pa.string()),
+        ("style_id", pa.string()),
+        ("version", pa.int64()),
+        ("params_hash", pa.string()),
+        ("status", pa.string()),
+        ("output_uri", pa.string()),
+        ("output_sha256", pa.string()),
+        ("width", pa.int64()),
+        ("height", pa.int64()),
+        ("error_type", pa.string()),
+        ("error", pa.string()),
+        ("seconds", pa.float64()),
+        ("run_id", pa.string()),
+        ("seed", pa.int64()),
+        ("transform", pa.string()),
+        ("key", pa.string()),
+    ]
+)
+
+_SMALL_FILES = 64
+"""Small files from which on :meth:`Manifest.compact` does something."""
+
+
+class Manifest:
+    """Reads and appends rows; a commit is visible as a whole or not at all."""
+
+    def __init__(self, output: Storage) -> None:
+        self.uri = output.delta_uri("manifest")
+        self._options = output.delta_options()
+
+    def table(self) -> DeltaTable | None:
+        """The table, or None before the first row."""
+        if not DeltaTable.is_deltatable(self.uri, storage_options=self._options):
+            return None
+        return DeltaTable(self.uri, storage_options=self._options)
+
+    def decided(self, uris: Sequence[str], params_hash: str) -> dict[str, dict[tuple[str, int], Status]]:
+        """What is known of these inputs under these parameters: input URI → (style_id, version) → status."""
+        table = self.table() if uris else None
+        found: dict[str, dict[tuple[str, int], Status]] = defaultdict(dict)
+        if table is None:
+            return found
+        uri = pc.field("input_uri")
+        wanted = (
+            (pc.field("params_hash") == params_hash)
+            & (uri >= min(uris)) & (uri <= max(uris))  # lets file statistics skip most of a large table
+            & uri.isin(pa.array(uris))
+        )  # fmt: skip
+        columns = ["input_uri", "style_id", "version", "status"]
+        for batch in table.to_pyarrow_dataset().to_batches(columns=columns, filter=wanted):
+            for input_uri, style_id, version, status in zip(*(column.to_pylist() for column in batch), strict=True):
+                found[input_uri][style_id, version] = status
+        return found
+
+    def append(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Commit rows of pairs that had none."""
+        if rows:
+            write_deltalake(self.uri, _table(rows), mode="append", storage_options=self._options)
+
+    @retry(
+        retry=retry_if_exception_type(CommitFailedError),
+        stop=stop_after_attempt(8),
+        wait=wait_random_exponential(0.1, 5),
+        reraise=True,
+    )
+    def replace(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Commit rows of pairs that may have one already, which then gives way."""
+        table = self.table()
+        if table is None:
+            return self.append(rows)
+        same = " AND ".join(f"old.{name} = new.{name}" for name in ("input_uri", "style_id", "version", "params_hash"))
+        merge = table.merge(_table(rows), same, source_alias="new", target_alias="old")
+        merge.when_matched_update_all().when_not_matched_insert_all().execute()
+
+    def compact(self) -> None:
+        """Join many small files into few. Leaves the old ones to readers that are under way for a week."""
+        table = self.table()
+        if table is None or len(table.file_uris()) < _SMALL_FILES:
+            return
+        try:
+            table.optimize.compact()
+            table.vacuum(retention_hours=int(timedelta(days=7).total_seconds() // 3600), dry_run=False)
+        except CommitFailedError:  # another run writes; it will compact
+            return
+
+
+def _table(rows: Collection[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(list(rows), schema=SCHEMA)

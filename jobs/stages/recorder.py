@@ -1,0 +1,46 @@
+"""From finished rows to manifest rows: counts them and commits them in groups."""
+
+import time
+from collections import Counter
+from typing import Any
+
+from jobs.stages.manifest import Manifest
+
+COMMIT_ROWS = 2000
+COMMIT_SECONDS = 10.0
+"""A group is committed when it has this many rows or the last commit is this old, whichever comes first."""
+
+
+class Recorder:
+    """Takes FINISHED rows, whose images are durable, and makes them manifest rows.
+
+    Attributes:
+        counts: statuses recorded by this run, in (input, style) pairs.
+    """
+
+    def __init__(self, manifest: Manifest, *, params_hash: str, run_id: str, seed: int, replacing: bool) -> None:
+        self._manifest = manifest
+        self._common = {"params_hash": params_hash, "run_id": run_id, "seed": seed}
+        self._replacing = replacing
+        self._rows: list[dict[str, Any]] = []
+        self._committed_at = time.monotonic()
+        self.counts: Counter[str] = Counter()
+
+    def add(self, finished: list[dict[str, Any]]) -> None:
+        """Record rows of FINISHED; commits when it is time. An empty list only looks at the clock."""
+        for row in finished:
+            about = {name: value for name, value in row.items() if name != "outcomes"}
+            for outcome in row["outcomes"]:
+                style_id, _, version = outcome["style"].rpartition("@")
+                named = {name: value for name, value in outcome.items() if name != "style"}
+                self._rows.append(about | named | self._common | {"style_id": style_id, "version": int(version)})
+        if len(self._rows) >= COMMIT_ROWS or time.monotonic() - self._committed_at >= COMMIT_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Commit what is held."""
+        rows, self._rows = self._rows, []
+        if rows:
+            (self._manifest.replace if self._replacing else self._manifest.append)(rows)
+            self.counts.update(row["status"] for row in rows)
+        self._committed_at = time.monotonic()

@@ -1,0 +1,178 @@
+"""Actor stage: square pixels → encode once → every missing style → durable PNGs. One row out for every row in."""
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from cluster.cache import fetch
+from cluster.storage import Storage
+from osasis.base import load_base
+from osasis.checkpoint import Style, load_style
+from osasis.content import Content
+from osasis.image import encode_png, to_image
+from osasis.settings import StylizeConfig
+from osasis.stylize import encode, stylize
+
+Row = dict[str, Any]
+
+STYLES_HELD = 4
+"""Styles one actor keeps in memory; the least recently used goes first."""
+
+OUTCOME = pa.struct(
+    [
+        ("style", pa.string()),
+        ("status", pa.string()),
+        ("output_uri", pa.string()),
+        ("output_sha256", pa.string()),
+        ("error_type", pa.string()),
+        ("error", pa.string()),
+        ("seconds", pa.float64()),
+    ]
+)
+
+FINISHED = pa.schema(
+    [
+        ("input_uri", pa.string()),
+        ("key", pa.string()),
+        ("input_sha256", pa.string()),
+        ("width", pa.int64()),
+        ("height", pa.int64()),
+        ("transform", pa.string()),
+        ("outcomes", pa.list_(OUTCOME)),
+    ]
+)
+"""One row an input; ``outcomes`` has one entry for each style that was missing."""
+
+
+@dataclass(frozen=True)
+class StyleRef:
+    """A trained style and where its checkpoint lies."""
+
+    style_id: str
+    version: int
+    checkpoint_uri: str
+    checkpoint_sha256: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.style_id}@{self.version}"
+
+
+@dataclass(frozen=True)
+class StylizerTask:
+    """Everything an actor needs to know."""
+
+    base_uri: str
+    styles: tuple[StyleRef, ...]
+    config: StylizeConfig
+    output: Storage
+    cache_dir: Path
+    batch_size: int
+    threads: int
+    device: str
+
+
+class Stylizer:
+    """Holds a base and a few styles; failures stay with the picture that caused them."""
+
+    def __init__(self, task: StylizerTask) -> None:
+        torch.set_num_threads(task.threads)
+        self.task = task
+        self.base = load_base(fetch(task.base_uri, task.cache_dir), task.device)
+        self._refs = {ref.label: ref for ref in task.styles}
+        self._styles: OrderedDict[str, Style] = OrderedDict()
+
+    def __call__(self, prepared: pa.Table) -> pa.Table:
+        """PREPARED → FINISHED."""
+        rows = prepared.to_pylist()
+        for row in rows:
+            row["outcomes"] = []
+            if row["status"] is not None:
+                _fail(row, row["missing"], row["status"], row["error_type"], row["error"])
+        ready = [row for row in rows if row["status"] is None]
+        for start in range(0, len(ready), self.task.batch_size):
+            self._stylize(ready[start : start + self.task.batch_size])
+        return pa.Table.from_pylist([{name: row[name] for name in FINISHED.names} for row in rows], schema=FINISHED)
+
+    def pictures(self, label: str, rows: Sequence[Row], chosen: list[int], encodings: dict[bool, Content]) -> Tensor:
+        """The chosen rows in the named style: [len(chosen), 3, S, S].
+
+        ``encodings`` holds what all styles share; styles trained without clamping need an encoding of their own.
+        """
+        style = self._style(label)
+        clamp = style.config.clamp
+        if clamp not in encodings:
+            encodings[clamp] = encode(self.base, self._images(rows), self.task.config, clamp=clamp)
+        return stylize(style, encodings[clamp][torch.tensor(chosen)], self.task.config)
+
+    def _stylize(self, rows: Sequence[Row]) -> None:
+        encodings: dict[bool, Content] = {}
+        for label in self._refs:
+            chosen = [i for i, row in enumerate(rows) if label in row["missing"]]
+            if chosen:
+                self._attempt(label, rows, chosen, encodings)
+
+    def _attempt(self, label: str, rows: Sequence[Row], chosen: list[int], encodings: dict[bool, Content]) -> None:
+        """One style of a batch; where that fails, by one of its pictures or for want of memory, picture by picture."""
+        start = time.monotonic()
+        try:
+            with torch.inference_mode():
+                pictures = self.pictures(label, rows, chosen, encodings)
+        except Exception as error:  # noqa: BLE001  whatever it is, it is the outcome of one picture
+            if len(rows) == 1:
+                _fail(rows[0], [label], "failed", type(error).__name__, str(error))
+                return
+            for i in chosen:
+                self._attempt(label, [rows[i]], [0], {})
+            return
+        seconds = (time.monotonic() - start) / len(chosen)
+        for i, picture in zip(chosen, pictures, strict=True):
+            self._write(label, rows[i], picture, seconds)
+
+    def _write(self, label: str, row: Row, picture: Tensor, seconds: float) -> None:
+        name = f"images/{label}/{row['key']}.png"
+        try:
+            data = encode_png(to_image(picture))
+            self.task.output.write_bytes(name, data)
+        except Exception as error:  # noqa: BLE001  NaN, or storage: this picture's outcome
+            _fail(row, [label], "failed", type(error).__name__, str(error))
+            return
+        row["outcomes"].append(
+            {
+                "style": label,
+                "status": "done",
+                "output_uri": self.task.output.child_uri(name),
+                "output_sha256": hashlib.sha256(data).hexdigest(),
+                "seconds": seconds,
+            }
+        )
+
+    def _images(self, rows: Sequence[Row]) -> Tensor:
+        size = self.base.image_size
+        pixels = np.stack([np.frombuffer(row["pixels"], np.uint8).reshape(size, size, 3) for row in rows])
+        return torch.from_numpy(pixels).to(self.base.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+    def _style(self, label: str) -> Style:
+        if label not in self._styles:
+            ref = self._refs[label]
+            while len(self._styles) >= STYLES_HELD:
+                self._styles.popitem(last=False)
+            self._styles[label] = load_style(fetch(ref.checkpoint_uri, self.task.cache_dir), self.base)
+        self._styles.move_to_end(label)
+        return self._styles[label]
+
+
+def _fail(row: Row, labels: Sequence[str], status: str, error_type: str, error: str) -> None:
+    for label in labels:
+        row["outcomes"].append(
+            {"style": label, "status": status, "error_type": error_type, "error": error, "seconds": 0.0}
+        )

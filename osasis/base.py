@@ -1,0 +1,213 @@
+"""Base bundles: the frozen networks that every style of a domain starts from.
+
+A bundle is a folder: ``base.json`` (:class:`BaseSpec`) and float16 safetensors, one file per part.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from osasis.clip import ClipConfig, ClipEncoder
+from osasis.diffae import DiffAE
+from osasis.encoder import EncoderConfig
+from osasis.errors import BaseError
+from osasis.latent_prior import LatentPrior, LatentPriorConfig
+from osasis.perceptual import PerceptualConfig, PerceptualDistance, build_perceptual
+from osasis.unet import UNet, UNetConfig
+
+Part = Literal["diffae", "latent_prior", "photo_prior", "clip", "perceptual", "content_bank"]
+
+M = TypeVar("M", bound=nn.Module)
+C = TypeVar("C", bound=BaseModel)
+
+_BUNDLED = Path(__file__).parent / "bases"
+_SPEC = "base.json"
+
+
+class Provenance(BaseModel):
+    """Where a base comes from; read by people, never by code."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    made_by: str = ""
+    data: str = ""
+    license: str = ""
+    notes: str = ""
+
+
+class BaseSpec(BaseModel):
+    """What ``base.json`` holds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal[1] = 1
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
+    image_size: int = Field(gt=0)
+    unet: UNetConfig
+    encoder: EncoderConfig
+    latent_prior: LatentPriorConfig | None = None
+    photo_prior: UNetConfig | None = None
+    clip: ClipConfig | None = None
+    perceptual: PerceptualConfig | None = None
+    style_levels: tuple[int, ...] = Field(description="UNet levels conditioned on z_style unless asked otherwise.")
+    train_defaults: dict[str, Any] = Field({}, description="TrainConfig fields this base wants otherwise.")
+    provenance: Provenance = Provenance()
+    files: dict[str, str] = Field({}, description="sha256 of every weights file.")
+
+
+class Base:
+    """A loaded bundle: frozen networks on one device, in evaluation mode. Parts not in the bundle are None."""
+
+    def __init__(self, spec: BaseSpec, fingerprint: str, tensors: dict[str, dict[str, Tensor]], device: str) -> None:
+        self.spec = spec
+        self.fingerprint = fingerprint
+        self.device = torch.device(device)
+        self._tensors = tensors
+        self.diffae: DiffAE = self._network(DiffAE(spec.unet, spec.encoder), "diffae")
+        self.style_levels = spec.style_levels
+
+    @property
+    def image_size(self) -> int:
+        return self.spec.image_size
+
+    @cached_property
+    def latent_prior(self) -> tuple[LatentPrior, Tensor, Tensor]:
+        """The latent prior with the mean and deviation [D] that de-normalize its samples."""
+        config = self._require("latent_prior", self.spec.latent_prior)
+        tensors = dict(self._tensors["latent_prior"])
+        mean, std = (tensors.pop(name).float().to(self.device) for name in ("conds_mean", "conds_std"))
+        prior = LatentPrior(config)
+        _load(prior, tensors, "latent_prior")
+        return self._frozen(prior), mean, std
+
+    @cached_property
+    def photo_prior(self) -> UNet:
+        """The unconditional DDPM of the photographic domain."""
+        return self._network(UNet(self._require("photo_prior", self.spec.photo_prior)), "photo_prior")
+
+    @cached_property
+    def clip(self) -> ClipEncoder:
+        return self._network(ClipEncoder(self._require("clip", self.spec.clip)), "clip")
+
+    @cached_property
+    def perceptual(self) -> PerceptualDistance:
+        """The distance that stands for LPIPS."""
+        if self.spec.perceptual is None:
+            raise BaseError(f"base {self.spec.name} has no perceptual backbone")
+        distance = build_perceptual(self.spec.perceptual, self.clip if self.spec.perceptual.kind == "clip" else None)
+        if "perceptual" in self._tensors:
+            _load(distance, self._tensors["perceptual"], "perceptual")
+        return self._frozen(distance)
+
+    @property
+    def bank_tensors(self) -> dict[str, Tensor]:
+        """The content bank as stored, or empty."""
+        return self._tensors.get("content_bank", {})
+
+    def eps(self, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
+        """eps_A: the frozen UNet."""
+        return self.diffae.unet(x, t, z)
+
+    def _network(self, network: M, part: Part) -> M:
+        if part not in self._tensors:
+            raise BaseError(f"base {self.spec.name} has no {part}")
+        _load(network, self._tensors[part], part)
+        return self._frozen(network)
+
+    def _frozen(self, network: M) -> M:
+        return network.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
+
+    def _require(self, part: Part, config: C | None) -> C:
+        if config is None or part not in self._tensors:
+            raise BaseError(f"base {self.spec.name} has no {part}, which this work needs")
+        return config
+
+
+def bundled_bases() -> dict[str, Path]:
+    """Names and folders of the bases that come with the package."""
+    return {folder.parent.name: folder.parent for folder in sorted(_BUNDLED.glob(f"*/{_SPEC}"))}
+
+
+def load_spec(folder: Path) -> BaseSpec:
+    """``base.json`` of a bundle.
+
+    Raises:
+        BaseError: there is none, or it is not valid.
+    """
+    path = folder / _SPEC
+    try:
+        return BaseSpec.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise BaseError(f"{folder} is not a base bundle: it has no {_SPEC}") from None
+    except ValidationError as error:
+        raise BaseError(f"{path}: {error}") from None
+
+
+def fingerprint(spec: BaseSpec) -> str:
+    """Identity of a base: its networks' configurations and weights. 16 hex digits.
+
+    Names, notes, defaults and the content bank are left out: they change no style trained before.
+    """
+    networks = spec.model_dump(mode="json", include={"image_size", "unet", "encoder", "latent_prior", "photo_prior", "clip", "perceptual"})
+    weights = {name: digest for name, digest in spec.files.items() if not name.startswith("content_bank")}
+    return hashlib.sha256(json.dumps([networks, weights], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def load_base(folder: Path, device: str = "cpu", *, check: bool = True) -> Base:
+    """Load a bundle from a local folder; parts beyond the DiffAE are built on first use.
+
+    Args:
+        check: compare every file with its sha256.
+
+    Raises:
+        BaseError: the folder is not a bundle, or a file is missing or not what ``base.json`` says.
+    """
+    spec = load_spec(folder)
+    tensors = {}
+    for name, digest in spec.files.items():
+        path = folder / name
+        try:
+            if check and hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+                raise BaseError(f"{path} is damaged: its sha256 is not the one in {_SPEC}")
+            tensors[path.stem] = load_file(path)
+        except FileNotFoundError:
+            raise BaseError(f"{folder}: {name} is missing") from None
+        except SafetensorError as error:
+            raise BaseError(f"{path}: {error}") from None
+    return Base(spec, fingerprint(spec), tensors, device)
+
+
+def save_base(folder: Path, spec: BaseSpec, parts: dict[str, dict[str, Tensor]]) -> BaseSpec:
+    """Write ``parts`` in float16 and then ``base.json``; parts already in the folder and its spec are kept.
+
+    Returns the spec with the sha256 of every file.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    files = dict(spec.files)
+    for part, tensors in parts.items():
+        path = folder / f"{part}.safetensors"
+        half = {k: v.half().contiguous() if v.is_floating_point() else v.contiguous() for k, v in tensors.items()}
+        save_file(half, path)
+        files[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    spec = spec.model_copy(update={"files": dict(sorted(files.items()))})
+    temporary = folder / f".{_SPEC}.tmp"
+    temporary.write_text(spec.model_dump_json(indent=2, exclude_none=True) + "\n")
+    temporary.replace(folder / _SPEC)
+    return spec
+
+
+
+def _load(network: nn.Module, tensors: dict[str, Tensor], part: str) -> None:
+    try:
+        network.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
+    except RuntimeError as error:
+        raise BaseError(f"{part}: weights do not fit the configuration in {_SPEC}: {error}") from None

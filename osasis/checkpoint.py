@@ -1,0 +1,102 @@
+"""Style checkpoints: what finetuning changed (eps_B, SPN, z_style) with its settings, in one safetensors file."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from osasis.base import Base
+from osasis.errors import BaseMismatch, CheckpointError
+from osasis.settings import Preset, TrainConfig
+from osasis.spn import PlainSPN, TimeSPN
+from osasis.unet import UNet
+
+FORMAT = "osasis-style-1"
+
+
+class StyleHeader(BaseModel):
+    """The metadata of a style file."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["osasis-style-1"] = FORMAT
+    style_id: str
+    base_name: str
+    base_fingerprint: str
+    preset: Preset
+    config: TrainConfig
+
+
+@dataclass(frozen=True)
+class Style:
+    """A trained style on one device, frozen, in evaluation mode.
+
+    z_style [1, D]; ``style_levels``: the UNet levels it conditions, unless asked otherwise.
+    """
+
+    header: StyleHeader
+    unet: UNet
+    spn: TimeSPN | PlainSPN
+    z_style: Tensor
+    style_levels: tuple[int, ...]
+
+    @property
+    def config(self) -> TrainConfig:
+        return self.header.config
+
+
+def dump_style(header: StyleHeader, unet: UNet, spn: TimeSPN | PlainSPN, z_style: Tensor) -> bytes:
+    """The file's bytes; float16, the precision of base bundles, and the same for the same weights."""
+    tensors = {f"unet.{k}": v for k, v in unet.state_dict().items()}
+    tensors |= {f"spn.{k}": v for k, v in spn.state_dict().items()}
+    tensors["z_style"] = z_style
+    half = {k: v.detach().half().cpu().contiguous() for k, v in tensors.items()}
+    return save(half, {"osasis": header.model_dump_json()})
+
+
+def read_header(path: Path) -> StyleHeader:
+    """Metadata of a style file, without its weights.
+
+    Raises:
+        CheckpointError: not a style file, or a damaged one.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        return StyleHeader.model_validate(json.loads(metadata["osasis"]))
+    except (SafetensorError, OSError, KeyError, json.JSONDecodeError, ValidationError) as error:
+        raise CheckpointError(f"{path} is not a style checkpoint: {error}") from None
+
+
+def load_style(path: Path, base: Base) -> Style:
+    """Load a style onto the base's device.
+
+    Raises:
+        CheckpointError: the file is damaged.
+        BaseMismatch: it was trained on another base.
+    """
+    header = read_header(path)
+    if header.base_fingerprint != base.fingerprint:
+        raise BaseMismatch(
+            f"style {header.style_id} was trained on base {header.base_name} ({header.base_fingerprint}), "
+            f"not on {base.spec.name} ({base.fingerprint}): give that base, or train the style again"
+        )
+    unet = UNet(base.spec.unet)
+    spn = TimeSPN() if header.config.spn == "time" else PlainSPN()
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
+        z_style = tensors.pop("z_style")
+        unet.load_state_dict({k.removeprefix("unet."): v for k, v in tensors.items() if k.startswith("unet.")})
+        spn.load_state_dict({k.removeprefix("spn."): v for k, v in tensors.items() if k.startswith("spn.")})
+    except (SafetensorError, KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    unet = unet.eval().requires_grad_(False).to(base.device, memory_format=torch.channels_last)
+    spn = spn.eval().requires_grad_(False).to(base.device)
+    return Style(header, unet, spn, z_style.to(base.device), base.style_levels)

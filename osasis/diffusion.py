@@ -1,0 +1,155 @@
+"""Noise schedules, respacing and samplers: DDIM in both directions (Eq. 7, 11) and DDPM (Eq. 9, 10).
+
+Shapes: x is [B, ...] (images [B, 3, S, S] or latents [B, D]); t is [B]; schedules are 1-D float64 over steps.
+A *step* i counts the respaced process, a *timestep* ``timesteps[i]`` the original one of T = 1000 that networks see.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+T = 1000
+"""Length of the unspaced process."""
+
+Denoiser = Callable[[Tensor, Tensor], Tensor]
+"""(x_t, timesteps [B]) → the network's output, usually predicted noise."""
+
+
+def linear_betas() -> Tensor:
+    """DDPM's linear schedule, 1e-4 … 0.02 over T steps. [T] float64."""
+    return torch.linspace(1e-4, 0.02, T, dtype=torch.float64)
+
+
+def constant_betas(beta: float = 0.008) -> Tensor:
+    """DiffAE's schedule for the latent process. [T] float64."""
+    return torch.full((T,), beta, dtype=torch.float64)
+
+
+def ddim_timesteps(steps: int) -> list[int]:
+    """Integer stride over T, as DDIM's ``ddimN``.
+
+    Raises:
+        ValueError: no integer stride gives exactly ``steps`` timesteps.
+    """
+    for stride in range(1, T):
+        spaced = range(0, T, stride)
+        if len(spaced) == steps:
+            return list(spaced)
+    raise ValueError(f"no integer stride over {T} gives exactly {steps} steps; try 5, 10, 20, 25, 50, 100 or 200")
+
+
+def even_timesteps(steps: int) -> list[int]:
+    """Fractional stride from 0 to T-1 inclusive, as guided-diffusion's respacing of the photo prior."""
+    stride = (T - 1) / (steps - 1) if steps > 1 else 1.0
+    return [round(i * stride) for i in range(steps)]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A (respaced) noise schedule: ``alpha_bar[i]`` belongs to ``timesteps[i]``."""
+
+    timesteps: tuple[int, ...]
+    alpha_bar: Tensor
+    """[N] float64, cumulative product of 1 - beta at the kept timesteps."""
+
+    @staticmethod
+    def spaced(betas: Tensor, timesteps: list[int]) -> "Schedule":
+        """Keep ``timesteps`` of the process with these ``betas`` ([T])."""
+        return Schedule(tuple(timesteps), (1 - betas).cumprod(0)[timesteps])
+
+    @staticmethod
+    def ddim(steps: int) -> "Schedule":
+        """The image process respaced to ``steps``."""
+        return Schedule.spaced(linear_betas(), ddim_timesteps(steps))
+
+    def __len__(self) -> int:
+        return len(self.timesteps)
+
+    def alpha_bar_at(self, i: int) -> float:
+        """alpha_bar of step ``i``; 1 before the first step (clean), 0 after the last (pure noise)."""
+        if i < 0:
+            return 1.0
+        return float(self.alpha_bar[i]) if i < len(self) else 0.0
+
+    def t(self, i: int, batch: int, device: torch.device) -> Tensor:
+        """Timestep of step ``i`` for a whole batch: [B] int64."""
+        return torch.full((batch,), self.timesteps[i], dtype=torch.long, device=device)
+
+    def steps_to(self, t0_ratio: float) -> int:
+        """Number of steps up to t0 = t0_ratio · T."""
+        return int(t0_ratio * len(self))
+
+
+def predict_x0(x_t: Tensor, eps: Tensor, alpha_bar: float, clamp: bool = True) -> Tensor:
+    """x0 from predicted noise (Eq. 4), clamped to [-1, 1] where asked."""
+    x0 = (x_t - (1 - alpha_bar) ** 0.5 * eps) / alpha_bar**0.5
+    return x0.clamp(-1, 1) if clamp else x0
+
+
+def ddim_move(x_t: Tensor, x0: Tensor, alpha_bar: float, alpha_bar_to: float) -> Tensor:
+    """Deterministic DDIM step from noise level ``alpha_bar`` to ``alpha_bar_to``, either direction (Eq. 7, 11)."""
+    eps = (x_t - alpha_bar**0.5 * x0) / (1 - alpha_bar) ** 0.5
+    return alpha_bar_to**0.5 * x0 + (1 - alpha_bar_to) ** 0.5 * eps
+
+
+def ddim_encode(
+    x0: Tensor, denoise: Denoiser, schedule: Schedule, stop: int | None = None, *, clamp: bool = True
+) -> Iterator[Tensor]:
+    """Forward DDIM (Eq. 7): yields x after each of the first ``stop`` steps; the last is x_t0."""
+    x = x0
+    for i in range(len(schedule) if stop is None else stop):
+        alpha_bar = schedule.alpha_bar_at(i)
+        eps = denoise(x, schedule.t(i, len(x), x.device)).float()
+        x = ddim_move(x, predict_x0(x, eps, alpha_bar, clamp), alpha_bar, schedule.alpha_bar_at(i + 1))
+        yield x
+
+
+def ddim_decode(
+    x_t: Tensor, denoise: Denoiser, schedule: Schedule, start: int | None = None, *, clamp: bool = True
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Reverse DDIM (Eq. 11): from step ``start`` - 1 down to 0, yields (x, predicted x0) after each."""
+    x = x_t
+    for i in reversed(range(len(schedule) if start is None else start)):
+        alpha_bar = schedule.alpha_bar_at(i)
+        eps = denoise(x, schedule.t(i, len(x), x.device)).float()
+        x0 = predict_x0(x, eps, alpha_bar, clamp)
+        x = ddim_move(x, x0, alpha_bar, schedule.alpha_bar_at(i - 1))
+        yield x, x0
+
+
+def last(trajectory: Iterator[Tensor], default: Tensor) -> Tensor:
+    """The end of a trajectory; ``default`` where it has no step."""
+    x = default
+    for x in trajectory:
+        pass
+    return x
+
+
+def add_noise(x0: Tensor, noise: Tensor, alpha_bar: float | Tensor) -> Tensor:
+    """Forward DDPM, q(x_t | x_0) (Eq. 9)."""
+    return alpha_bar**0.5 * x0 + (1 - alpha_bar) ** 0.5 * noise
+
+
+def ddpm_step(x_t: Tensor, output: Tensor, schedule: Schedule, i: int, noise: Tensor) -> Tensor:
+    """Reverse DDPM with learned variance (Eq. 10), from step ``i`` to ``i`` - 1.
+
+    Args:
+        output: [B, 6, S, S], predicted noise and variance logits v in [-1, 1]: the log-variance is interpolated
+            between the posterior's (v = -1) and beta's (v = 1), Improved DDPM Eq. 15.
+    """
+    eps, v = output.float().chunk(2, dim=1)
+    alpha_bar, alpha_bar_prev = schedule.alpha_bar_at(i), schedule.alpha_bar_at(i - 1)
+    beta = 1 - alpha_bar / alpha_bar_prev
+    x0 = predict_x0(x_t, eps, alpha_bar)
+    mean = (
+        beta * alpha_bar_prev**0.5 * x0 + (1 - alpha_bar_prev) * (1 - beta) ** 0.5 * x_t
+    ) / (1 - alpha_bar)
+    if i == 0:
+        return mean
+    log_beta = torch.log(torch.tensor(beta, dtype=torch.float64))
+    log_posterior = log_beta + torch.log(torch.tensor((1 - alpha_bar_prev) / (1 - alpha_bar), dtype=torch.float64))
+    fraction = (v + 1) / 2
+    log_variance = fraction * float(log_beta) + (1 - fraction) * float(log_posterior)
+    return mean + torch.exp(0.5 * log_variance) * noise

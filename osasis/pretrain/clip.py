@@ -1,0 +1,238 @@
+"""The CLIP part of base pretraining: contrastive training on captioned, restyled portraits."""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from open_clip import ClipLoss
+from pydantic import Field
+from torch import Tensor, nn
+
+from osasis.clip import FIRST_WORD, PAD, UNKNOWN, ClipEncoder
+from osasis.pretrain import captions, paint
+from osasis.pretrain.captions import Row
+from osasis.pretrain.crops import CropSampler
+from osasis.pretrain.trainer import PretrainConfig, Trainer, Wrap
+
+_LARGEST_SCALE = float(np.log(100))
+
+
+class ClipTrainConfig(PretrainConfig):
+    """How a CLIP is trained. Micro-batches of ``accumulate`` are contrasted within themselves only."""
+
+    variants: int = Field(6, ge=0, description="Restyled versions of every image, made once and kept in memory.")
+    restyled: float = Field(0.5, ge=0, le=1, description="Share of restyled images in a batch.")
+    color_jitter: float = Field(0.1, ge=0, lt=1, description="Spread of brightness and contrast; a third per channel.")
+    word_dropout: float = Field(0.05, ge=0, lt=1, description="Share of words read as unknown, which trains that word.")
+    balance: float = Field(0.5, ge=0, le=1, description="0: images as they come; 1: rare labels drawn as often.")
+
+
+class ContrastiveLoss(nn.Module):
+    """open_clip's loss over all workers' images and captions."""
+
+    def __init__(self, network: ClipEncoder) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor, tokens: Tensor) -> Tensor:
+        """``images`` [B, 3, S, S] in [-1, 1]; ``tokens`` [B, L] → scalar."""
+        rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        loss = ClipLoss(local_loss=True, gather_with_grad=True, rank=rank, world_size=world)
+        scale = self.network.model.logit_scale.clamp(max=_LARGEST_SCALE).exp()
+        image, text = self.network.encode_image(images), self.network.encode_tokens(tokens)
+        return loss(image.float(), text.float(), scale)
+
+
+class ClipTrainer(Trainer):
+    """Trains a CLIP on labelled portraits.
+
+    Args:
+        images: uint8 [N, H, H, 3], H at least the network's image size; room above it allows shifts.
+        rows: their N rows of labels.
+
+    Raises:
+        ValueError: images and rows differ in number.
+    """
+
+    config: ClipTrainConfig
+
+    def __init__(
+        self,
+        network: ClipEncoder,
+        images: np.ndarray,
+        rows: Sequence[Row],
+        config: ClipTrainConfig,
+        device: str = "cpu",
+        wrap: Wrap = lambda m: m,
+    ) -> None:
+        if len(images) != len(rows):
+            raise ValueError(f"{len(images)} images, but {len(rows)} rows of labels")
+        super().__init__(ContrastiveLoss(network), config, device, wrap)
+        # Decay would pull gains and biases of normalizations towards nothing: it is for matrices and kernels.
+        parameters = list(self.module.parameters())
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": [p for p in parameters if p.ndim > 1]},
+                {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+            ],
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+        )
+        self.rows = rows
+        painted, self.styles = paint.paint_all(images, config.variants, config.seed)
+        self.crops = CropSampler(np.concatenate([images, painted]), network.image_size, _scales(images, network))
+        self.weights = rarity(rows).pow(config.balance)
+        self.tokenize = network.tokenize
+        # CLIP's own byte pairs have no unknown word to train.
+        self.word_dropout = config.word_dropout if network.config.vocab else 0.0
+
+    def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, ...]:
+        c, total = self.config, len(self.rows)
+        chosen = torch.multinomial(self.weights, count, replacement=len(self.weights) < count, generator=rng)
+        restyled = torch.rand(count, generator=rng) < c.restyled * (c.variants > 0)
+        variant = torch.randint(max(1, c.variants), (count,), generator=rng)
+        index = chosen + restyled * (variant + 1) * total
+        words = random.Random(int(torch.randint(2**62, (1,), generator=rng)))
+        tokens = self.tokenize([self._caption(int(i), words) for i in index])
+        dropped = torch.rand(tokens.shape, generator=rng) < self.word_dropout
+        edges = (tokens == PAD) | (tokens >= tokens.max() - 1)  # start and end of text have the two largest ids
+        tokens = torch.where(dropped & ~edges & (tokens >= FIRST_WORD), UNKNOWN, tokens)
+        images = jitter(self.crops.batch(index, rng), c.color_jitter, rng)
+        return images.contiguous(memory_format=torch.channels_last), tokens
+
+    def _caption(self, index: int, rng: random.Random) -> str:
+        row = self.rows[index % len(self.rows)]
+        if index < len(self.rows):
+            return captions.caption(row, rng)
+        style = self.styles[index - len(self.rows)]
+        return captions.caption(row, rng, style.words, style.colors)
+
+    def _average(self) -> None:
+        super()._average()
+        # Averaged weights need batch statistics of their time, not those of the random start.
+        for mean, now in zip(self.ema.buffers(), self.module.buffers(), strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(now, 0.05)
+
+    @property
+    def averaged(self) -> ClipEncoder:
+        """The network with its averaged weights, the ones a base keeps."""
+        return self.ema.network  # type: ignore[return-value]
+
+
+def rarity(rows: Sequence[Row]) -> Tensor:
+    """How rare the rarest known attribute of each row is: 1 / share of its value, at most 25. [N]"""
+    weights = torch.ones(len(rows))
+    for attribute in ("smile", "glasses", "beard", "hair"):
+        counts = Counter(row.get(attribute, "") for row in rows)
+        for i, row in enumerate(rows):
+            if value := row.get(attribute, ""):
+                weights[i] = max(weights[i].item(), min(25.0, len(rows) / counts[value]))
+    return weights
+
+
+def jitter(images: Tensor, spread: float, rng: torch.Generator) -> Tensor:
+    """Brightness and contrast of each image [B, 3, S, S], and a third as much of each channel."""
+    b = len(images)
+    gain, shift = 1 + spread * (2 * torch.rand(2, b, 1, 1, 1, generator=rng) - 1)
+    tone = spread / 3 * (2 * torch.rand(b, 3, 1, 1, generator=rng) - 1)
+    return (images * gain + (shift - 1) + tone).clamp(-1, 1)
+
+
+def _scales(images: np.ndarray, network: ClipEncoder) -> tuple[float, ...]:
+    room = images.shape[1] / network.image_size
+    return (1.0, room) if room > 1 else (1.0,)
+
+
+ZERO_SHOT: dict[str, tuple[str, tuple[tuple[str, ...], ...]]] = {
+    "person": ("person", (("man",), ("woman",))),
+    "smile": ("smile", (("open",), ("none",))),
+    "expression": ("smile", (("open",), ("closed",), ("none",))),
+    "glasses": ("glasses", (("yes",), ("no",))),
+    "beard": ("beard", (("beard", "mustache"), ("none",))),
+    "hair_color": ("hair", (("brown",), ("gray",), ("black",), ("blond",), ("white",), ("red",))),
+    "bald": ("hair", (("bald",), ("brown", "gray", "black", "blond", "white", "red"))),
+    "age": ("age", (("young",), ("middle-aged",), ("old",))),
+}
+"""Task → attribute and its classes, each of one or several values. Rows of no class are left out."""
+
+
+@torch.no_grad()
+def evaluate(network: ClipEncoder, images: np.ndarray, rows: Sequence[Row]) -> dict[str, float]:
+    """Zero-shot and retrieval figures on ``images`` uint8 [N, H, H, 3] with labels.
+
+    For every task: accuracy, ``…/balanced`` (mean recall of the classes present) and ``…/majority``, the accuracy
+    of always naming the commonest class. ``retrieval/r1``, ``r5``: share of images whose full caption is among the
+    1 or 5 nearest; ``…/chance``. The network is used in evaluation mode and left in the mode it had.
+    """
+    was_training = network.training
+    network.eval()
+    embedded = _embed_images(network, images)
+    figures: dict[str, float] = {}
+    for task, (attribute, classes) in ZERO_SHOT.items():
+        values = [next((k for k, c in enumerate(classes) if row.get(attribute) in c), -1) for row in rows]
+        means = torch.stack([_class_embedding(network, attribute, names) for names in classes])
+        figures |= _scores(task, embedded @ means.T, torch.tensor(values))
+    figures |= _medium_scores(network, images, embedded)
+    figures |= _retrieval(embedded, network.encode_text([captions.full_caption(row) for row in rows]))
+    network.train(was_training)
+    return figures
+
+
+def _embed_images(network: ClipEncoder, images: np.ndarray, chunk: int = 128) -> Tensor:
+    device, side = network.model.positional_embedding.device, network.image_size
+    pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+    parts = [
+        network.encode_image(
+            F.interpolate(p.to(device).float(), (side, side), mode="bilinear", antialias=True) / 127.5 - 1
+        )
+        for p in pixels.split(chunk)
+    ]
+    return torch.cat(parts)
+
+
+def _class_embedding(network: ClipEncoder, attribute: str, values: tuple[str, ...]) -> Tensor:
+    means = [network.encode_text(captions.prompts(attribute, value)).mean(0) for value in values]
+    return F.normalize(torch.stack(means).mean(0), dim=0)
+
+
+def _medium_scores(network: ClipEncoder, images: np.ndarray, photos: Tensor) -> dict[str, float]:
+    painters: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
+        "painting": paint.oil,
+        "sketch": paint.pencil,
+        "print": paint.woodblock,
+    }
+    rng = np.random.default_rng(0)
+    embedded = [photos, *(_embed_images(network, np.stack([p(i, rng) for i in images])) for p in painters.values())]
+    texts = network.encode_text([f"a {medium} of a person" for medium in ("photo", *painters)])
+    labels = torch.arange(len(embedded)).repeat_interleave(len(images))
+    return _scores("medium", torch.cat(embedded) @ texts.T, labels)
+
+
+def _scores(task: str, similarity: Tensor, labels: Tensor) -> dict[str, float]:
+    """``similarity`` [N, classes]; ``labels`` [N], -1 for none."""
+    known = labels >= 0
+    labels, right = labels[known], similarity.argmax(1).cpu()[known] == labels[known]
+    if not len(labels):
+        return {}
+    present = labels.unique()
+    recalls = torch.stack([right[labels == k].float().mean() for k in present])
+    return {
+        task: right.float().mean().item(),
+        f"{task}/balanced": recalls.mean().item(),
+        f"{task}/majority": labels.bincount().max().item() / len(labels),
+    }
+
+
+def _retrieval(images: Tensor, texts: Tensor) -> dict[str, float]:
+    similarity = images @ texts.T
+    rank = (similarity > similarity.diagonal()[:, None]).sum(1)
+    figures = {}
+    for k in (1, 5):
+        figures[f"retrieval/r{k}"] = (rank < k).float().mean().item()
+        figures[f"retrieval/r{k}/chance"] = min(1.0, k / len(images))
+    return figures

@@ -1,0 +1,123 @@
+"""What every part of base pretraining shares: optimizer, schedule, EMA, exact resume. Knows nothing of Ray."""
+
+import copy
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from osasis.errors import NotFinite
+from osasis.seeding import generator
+
+Wrap = Callable[[nn.Module], nn.Module]
+"""Wraps the loss module for data-parallel training (DistributedDataParallel), or returns it as it is."""
+
+
+class PretrainConfig(BaseModel):
+    """How one part of a base is trained."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    steps: int = Field(gt=0, description="Optimizer steps.")
+    batch_size: int = Field(gt=0, description="Images per optimizer step, all workers together.")
+    accumulate: int = Field(1, gt=0, description="Micro-batches per step; lowers memory, not the result.")
+    learning_rate: float = Field(3e-4, gt=0)
+    warmup_steps: int = Field(200, ge=0)
+    decay: Literal["constant", "linear", "cosine"] = "cosine"
+    weight_decay: float = Field(0.0, ge=0)
+    ema: float = Field(0.999, ge=0, lt=1, description="Decay of the averaged weights, which are the ones kept.")
+    clip_gradient: float = Field(1.0, gt=0, description="Largest gradient norm.")
+    bf16: bool = Field(True, description="bf16 autocast; weights and losses stay float32.")
+    seed: int = 0
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate of step ``step`` (0-based)."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
+        factor = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 + 0.5 * math.cos(math.pi * done)}[self.decay]
+        return self.learning_rate * max(factor, 0.01)
+
+
+class Trainer:
+    """One part of a base in training.
+
+    Subclasses give :meth:`draw`, the batch of a micro-step as a pure function of its generator, and a module whose
+    forward turns that batch into a loss. A run resumed from :meth:`state_dict` continues bit for bit on the CPU.
+    """
+
+    def __init__(self, module: nn.Module, config: PretrainConfig, device: str = "cpu", wrap: Wrap = lambda m: m) -> None:
+        self.config = config
+        self.device = torch.device(device)
+        self.module = module.to(self.device).train()
+        if self.device.type == "cpu" or torch.cuda.is_available():
+            self.module = self.module.to(memory_format=torch.channels_last)
+        self.ema = copy.deepcopy(self.module).eval().requires_grad_(False)
+        self.loss_module = wrap(self.module)
+        self.optimizer = torch.optim.AdamW(
+            self.module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.next_step = 0
+
+    def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, ...]:
+        """Inputs of the loss module for ``count`` images, drawn from ``rng``, on the CPU."""
+        raise NotImplementedError  # an interface, not a gap: each part draws its own batches
+
+    def step(self, rank: int = 0, world: int = 1) -> dict[str, float]:
+        """One optimizer step; ``rank`` of ``world`` draws its share of the batch.
+
+        Raises:
+            NotFinite: loss or gradient is NaN or infinite; nothing was updated.
+        """
+        c = self.config
+        rate = c.rate_at(self.next_step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        total = 0.0
+        count = max(1, c.batch_size // (world * c.accumulate))
+        for micro in range(c.accumulate):
+            rng = generator(c.seed, type(self).__name__, self.next_step, rank, micro)
+            batch = [x.to(self.device, non_blocking=True) for x in self.draw(count, rng)]
+            with self._synced(micro == c.accumulate - 1), self._autocast():
+                loss = self.loss_module(*batch) / c.accumulate
+                loss.backward()
+            total += loss.item()
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), c.clip_gradient).item()
+        if not math.isfinite(total + norm):
+            raise NotFinite(f"{type(self).__name__} step {self.next_step}: loss {total}, gradient norm {norm}")
+        self.optimizer.step()
+        self._average()
+        self.next_step += 1
+        return {"step": self.next_step, "loss": total, "gradient_norm": norm, "learning_rate": rate}
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.bf16)
+
+    def _synced(self, last: bool) -> AbstractContextManager[Any]:
+        no_sync = getattr(self.loss_module, "no_sync", None)
+        return nullcontext() if last or no_sync is None else no_sync()
+
+    def _average(self) -> None:
+        # A young average would remember the random initialization: let it forget faster at first.
+        decay = min(self.config.ema, (1 + self.next_step) / (10 + self.next_step))
+        torch._foreach_lerp_(list(self.ema.parameters()), list(self.module.parameters()), 1 - decay)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a resume needs: tensors and numbers only, so that ``weights_only`` loads it."""
+        return {
+            "module": self.module.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "next_step": self.next_step,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.module.load_state_dict(state["module"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.next_step = state["next_step"]

@@ -1,0 +1,143 @@
+"""The denoising UNet: eps_theta(x_t, t, z) of DiffAE, and the unconditional photo prior.
+
+Shapes: B batch, S image size, E time-embedding width, D width of z_sem.
+A *level* is a resolution: level 0 is S×S, level k is S/2^k.
+"""
+
+from collections.abc import Collection
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from osasis.layers import AttentionBlock, ResBlock, group_norm, timestep_embedding, zeroed
+
+
+class UNetConfig(BaseModel):
+    """Sizes of a UNet (DiffAE's BeatGANs form when ``cond_channels`` is given)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    image_size: int = Field(gt=0, description="Side of the square image, pixels.")
+    model_channels: int = Field(gt=0, description="Channels at level 0 before the multiplier.")
+    channel_mult: tuple[int, ...] = Field(min_length=1, description="Channel multiplier per level.")
+    num_res_blocks: int = Field(2, gt=0, description="Residual blocks per level.")
+    attention_resolutions: tuple[int, ...] = Field((16,), description="Sizes in pixels that get self-attention.")
+    emb_channels: int = Field(gt=0, description="Width of the time embedding.")
+    cond_channels: int | None = Field(None, description="Width of z_sem; None: unconditional.")
+    num_heads: int = Field(1, gt=0, description="Attention heads, unless head_channels is given.")
+    head_channels: int | None = Field(None, description="Channels per attention head.")
+    learn_sigma: bool = Field(False, description="Also predict the variance (3 further output channels).")
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+    def heads(self, channels: int) -> int:
+        return channels // self.head_channels if self.head_channels else self.num_heads
+
+
+class UNet(nn.Module):
+    """eps_theta. One conditioning vector, or two mixed by level (paper, section 3.4)."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = c = config
+
+        def res_block(c_in: int, c_out: int, resample: str | None = None) -> ResBlock:
+            return ResBlock(
+                c_in,
+                c_out,
+                emb_channels=c.emb_channels,
+                cond_channels=c.cond_channels,
+                dropout=c.dropout,
+                resample=resample,
+            )
+
+        def attention(channels: int) -> AttentionBlock:
+            return AttentionBlock(channels, c.heads(channels))
+
+        self.time_embed = nn.Sequential(
+            nn.Linear(c.model_channels, c.emb_channels), nn.SiLU(), nn.Linear(c.emb_channels, c.emb_channels)
+        )
+        widths = [mult * c.model_channels for mult in c.channel_mult]
+        last = len(widths) - 1
+
+        # Each block is a list of layers; `*_levels` says which level a block's layers belong to.
+        channels = widths[0]
+        self.input_blocks = nn.ModuleList([nn.ModuleList([nn.Conv2d(3, channels, 3, padding=1)])])
+        self.input_levels = [0]
+        skips = [channels]
+        for level, width in enumerate(widths):
+            attend = c.image_size >> level in c.attention_resolutions
+            for _ in range(c.num_res_blocks):
+                self.input_blocks.append(
+                    nn.ModuleList([res_block(channels, width), *([attention(width)] if attend else [])])
+                )
+                channels = width
+                skips.append(channels)
+                self.input_levels.append(level)
+            if level != last:
+                self.input_blocks.append(nn.ModuleList([res_block(channels, channels, "down")]))
+                skips.append(channels)
+                self.input_levels.append(level + 1)
+
+        self.middle_block = nn.ModuleList(
+            [res_block(channels, channels), attention(channels), res_block(channels, channels)]
+        )
+
+        self.output_blocks = nn.ModuleList()
+        self.output_levels = []
+        for level, width in reversed(list(enumerate(widths))):
+            attend = c.image_size >> level in c.attention_resolutions
+            for i in range(c.num_res_blocks + 1):
+                block = [res_block(channels + skips.pop(), width), *([attention(width)] if attend else [])]
+                channels = width
+                if level and i == c.num_res_blocks:
+                    block.append(res_block(channels, channels, "up"))
+                self.output_blocks.append(nn.ModuleList(block))
+                self.output_levels.append(level)
+
+        self.out = nn.Sequential(
+            group_norm(channels),
+            nn.SiLU(),
+            zeroed(nn.Conv2d(channels, 6 if c.learn_sigma else 3, 3, padding=1)),
+        )
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        z: Tensor | None = None,
+        *,
+        z_style: Tensor | None = None,
+        style_levels: Collection[int] = (),
+    ) -> Tensor:
+        """Predicted noise (and variance logits, with ``learn_sigma``).
+
+        Args:
+            x: [B, 3, S, S], the noisy image x_t.
+            t: [B], integer timesteps of the unspaced process.
+            z: [B, D], conditions every block outside ``style_levels``.
+            z_style: [B, D] or [1, D], conditions the blocks of ``style_levels`` in both halves.
+            style_levels: levels (0 = full resolution) that take ``z_style``; the middle block never does.
+        """
+        emb = self.time_embed(timestep_embedding(t, self.config.model_channels))
+        if z_style is not None and z is not None:
+            z_style = z_style.expand_as(z)
+
+        def z_at(level: int) -> Tensor | None:
+            return z_style if z_style is not None and level in style_levels else z
+
+        h = x
+        skips = []
+        for block, level in zip(self.input_blocks, self.input_levels, strict=True):
+            h = _run(block, h, emb, z_at(level))
+            skips.append(h)
+        h = _run(self.middle_block, h, emb, z)
+        for block, level in zip(self.output_blocks, self.output_levels, strict=True):
+            h = _run(block, torch.cat([h, skips.pop()], dim=1), emb, z_at(level))
+        return self.out(h)
+
+
+def _run(layers: nn.Module, h: Tensor, emb: Tensor, z: Tensor | None) -> Tensor:
+    for layer in layers.children():
+        h = layer(h, emb, z) if isinstance(layer, ResBlock) else layer(h)
+    return h
