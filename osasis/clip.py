@@ -83,7 +83,8 @@ def build_clip(config: ClipConfig) -> CLIP:
         ValueError: the named model needs a tower or tokenizer that open_clip would download.
     """
     if config.name is None:
-        assert config.vision is not None and config.text is not None  # the config saw to it
+        assert config.vision is not None  # the config saw to it
+        assert config.text is not None
         sizes: dict[str, Any] = {
             "embed_dim": config.embed_dim,
             "vision_cfg": config.vision.model_dump(),

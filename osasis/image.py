@@ -1,6 +1,7 @@
 """Image intake and output: bytes of any usual kind → square RGB pixels → tensor, and back.
 
-Images are PIL RGB, 8 bits a channel; tensors are [3, S, S] float32 in [-1, 1]. Embedded colour profiles are not applied.
+Images are PIL RGB, 8 bits a channel; tensors are [3, S, S] float32 in [-1, 1]. Embedded colour profiles are not
+applied.
 """
 
 import io
@@ -50,7 +51,7 @@ _SIGNATURES = (
 
 
 class FitTransform(BaseModel):
-    """How a square picture was cut from the original: ``box`` of the upright original became ``target`` of the square."""
+    """How a square was cut from a picture: ``box`` of the upright original became ``target`` of the square."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -176,7 +177,7 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 def _orientation(image: Image.Image) -> int:
     try:
         value = int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except Exception:  # noqa: BLE001  damaged EXIF, the pixels are still good
+    except Exception:
         return 1
     return value if value in _UPRIGHT else 1
 
@@ -215,5 +216,5 @@ def _unidentified(data: bytes) -> ImageRejected:
 
 def _broken(name: str, error: Exception) -> ImageRejected:
     reason = re.sub(r"<[^>]*>", "…", str(error)) or type(error).__name__  # reprs hold addresses
-    short = isinstance(error, EOFError) or re.search("truncat|not enough|too short|unexpected end", reason, re.IGNORECASE)
-    return ImageRejected("truncated" if short else "damaged", f"{name}: {reason}")
+    short = re.search("truncat|not enough|too short|unexpected end", reason, re.IGNORECASE)
+    return ImageRejected("truncated" if short or isinstance(error, EOFError) else "damaged", f"{name}: {reason}")

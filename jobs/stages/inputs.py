@@ -9,15 +9,13 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from cluster.cli import ConfigError
+from cluster.cli import ConfigError, Problem
 from cluster.storage import Storage
 from jobs.stages.keys import relative_key, uri_key
 
-PICTURES = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"]
-    + [".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd"]
-)
-"""Extensions taken from a folder. The kinds that cannot be read are among them, to be rejected rather than overlooked."""
+READABLE = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"])
+PICTURES = READABLE | {".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd"}
+"""Extensions taken from a folder: those that cannot be read too, to be rejected rather than overlooked."""
 
 _TABLES = {".parquet": "parquet", ".csv": "csv"}
 
@@ -121,13 +119,13 @@ def open_source(uri: str, column: str) -> Source:
         try:
             names = source.dataset().schema.names
         except (pa.ArrowInvalid, OSError) as error:
-            raise ConfigError([f"--input {uri}: not a readable table: {error}"]) from None
+            raise ConfigError(Problem("--input", f"{uri} is not a readable table: {error}")) from None
         if column not in names:
-            raise ConfigError([f"--input-column {column}: {uri} has only the columns {', '.join(names)}"])
+            raise ConfigError(Problem("--input-column", f"{uri} has no column {column}, only {', '.join(names)}"))
     else:
         source = FileSource(place)
     if next(source.items(), None) is None:
-        raise ConfigError([f"--input {uri}: no pictures there (files ending in {', '.join(sorted(PICTURES))})"])
+        raise ConfigError(Problem("--input", f"no pictures in {uri}", f"files ending in {' '.join(sorted(READABLE))}"))
     return source
 
 

@@ -10,7 +10,8 @@ _LONGEST = 180
 def relative_key(name: str) -> str:
     """Key of an input by its name relative to the input folder, extension included; "/" keeps its meaning.
 
-    Everything but letters, digits, ``_ . -`` is percent-encoded; a segment that would be too long ends in "~" and a hash.
+    Everything but letters, digits, ``_ . -`` is percent-encoded; a segment that would be too long ends in "~" and a
+    hash.
     """
     *folders, last = name.split("/")
     # A folder "a.png/" must not stand where the picture of "a" stands.

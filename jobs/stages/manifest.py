@@ -72,25 +72,45 @@ class Manifest:
                 found[input_uri][style_id, version] = status
         return found
 
+    def other_parameters(self, styles: Collection[tuple[str, int]], params_hash: str) -> list[tuple[str, int]]:
+        """Those of the styles that have rows under other parameters: their pictures stand where ours would."""
+        table = self.table()
+        if table is None:
+            return []
+        columns, other = ["style_id", "version"], pc.field("params_hash") != params_hash
+        found = table.to_pyarrow_dataset().to_table(columns=columns, filter=other).group_by(columns).aggregate([])
+        taken = set(zip(found["style_id"].to_pylist(), found["version"].to_pylist(), strict=True))
+        return [style for style in styles if style in taken]
+
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
         """Commit rows of pairs that had none."""
         if rows:
             write_deltalake(self.uri, _table(rows), mode="append", storage_options=self._options)
 
+    def replace(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Commit rows of pairs that may have one already, which then gives way; one commit a style."""
+        if self.table() is None:
+            return self.append(rows)
+        groups: dict[tuple[str, int, str], list[dict[str, Any]]] = defaultdict(list)
+        for row in rows:
+            groups[row["style_id"], row["version"], row["params_hash"]].append(row)
+        for (style_id, version, params_hash), group in groups.items():
+            uris = ", ".join(_quoted(row["input_uri"]) for row in group)
+            # Not a merge or delete: those leave string_view columns in the files, which pyarrow cannot filter.
+            self._overwrite(
+                f"style_id = {_quoted(style_id)} AND version = {version} "
+                f"AND params_hash = {_quoted(params_hash)} AND input_uri IN ({uris})",
+                group,
+            )
+
     @retry(
-        retry=retry_if_exception_type(CommitFailedError),
+        retry=retry_if_exception_type(CommitFailedError),  # another run committed in between
         stop=stop_after_attempt(8),
         wait=wait_random_exponential(0.1, 5),
         reraise=True,
     )
-    def replace(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Commit rows of pairs that may have one already, which then gives way."""
-        table = self.table()
-        if table is None:
-            return self.append(rows)
-        same = " AND ".join(f"old.{name} = new.{name}" for name in ("input_uri", "style_id", "version", "params_hash"))
-        merge = table.merge(_table(rows), same, source_alias="new", target_alias="old")
-        merge.when_matched_update_all().when_not_matched_insert_all().execute()
+    def _overwrite(self, predicate: str, rows: Sequence[dict[str, Any]]) -> None:
+        write_deltalake(self.uri, _table(rows), mode="overwrite", predicate=predicate, storage_options=self._options)
 
     def compact(self) -> None:
         """Join many small files into few. Leaves the old ones to readers that are under way for a week."""
@@ -106,3 +126,7 @@ class Manifest:
 
 def _table(rows: Collection[dict[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(list(rows), schema=SCHEMA)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

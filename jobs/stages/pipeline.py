@@ -1,14 +1,15 @@
 """The Ray Data pipeline of one group of inputs, and what becomes of inputs that kill their worker.
 
-A first pass streams blocks of several inputs. A block whose process dies twice is lost and the rest goes on; lost inputs
-then run alone, and one that kills its process again gets a "failed" row. So nothing retries for ever, and an innocent
-neighbour of a deadly input is still done.
+A first pass streams blocks of several inputs. A block whose process dies twice is lost and the rest goes on; lost
+inputs then run alone, and one that kills its process again gets a "failed" row. So nothing retries for ever, and an
+innocent neighbour of a deadly input is still done.
 """
 
 import logging
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +25,7 @@ Row = dict[str, Any]
 PREPARE_CPUS = 0.25
 """Share of a CPU for a reading and decoding task: each worker is given this beside its own, so that neither starves."""
 
-LOST_BLOCKS = 16
+LOST_BLOCKS = 8
 """Blocks that may be lost in one group before the job gives up: beyond, it is not the inputs that are at fault."""
 
 _QUEUE_BLOCKS = 8
@@ -50,8 +51,8 @@ class Pipeline:
     pool: Pool
     worker: type[Stylizer] = Stylizer
 
-    def run(self, work: Sequence[Row], stop: threading.Event) -> Iterator[list[Row]]:
-        """Rows of FINISHED in groups, as they come; exactly one for each row of WORK unless ``stop`` is set.
+    def run(self, work: Sequence[Row]) -> Iterator[list[Row]]:
+        """Rows of FINISHED in groups as they come, exactly one for each row of WORK; [] when idle for a second.
 
         Raises:
             RayError: workers die or cannot start whatever the input.
@@ -62,12 +63,10 @@ class Pipeline:
                 return
             if isolated:
                 log.warning("%d inputs were lost with their worker: running each alone", len(pending))
-            for rows in _until(stop, self._pass(list(pending.values()), isolated)):
+            for rows in _in_thread(self._pass(list(pending.values()), isolated)):
                 for row in rows:
                     del pending[row["input_uri"]]
                 yield rows
-            if stop.is_set():
-                return
         if pending:
             yield [_worker_died(row) for row in pending.values()]
 
@@ -80,10 +79,10 @@ class Pipeline:
         context.max_errored_blocks = -1 if isolated else LOST_BLOCKS
         context.enable_progress_bars = False
         context.print_on_execution_start = False
-        # One death is forgiven in company, none alone. Actors may restart as often as all blocks together can kill them;
-        # one that dies while loading uses that up and ends the job.
+        # One death is forgiven in company, none alone. Actors may restart as often as all blocks together can kill
+        # them; one that dies while loading uses that up and ends the job.
         retries = 0 if isolated else 1
-        restarts = (len(blocks) if isolated else 2 * LOST_BLOCKS) + 16
+        restarts = (len(blocks) if isolated else 2 * LOST_BLOCKS) + 8
         with DataContext.current(context):
             dataset = ray.data.from_arrow(blocks).map_batches(
                 self.prepare,
@@ -108,8 +107,11 @@ class Pipeline:
             )
 
         def batches() -> Iterator[list[Row]]:
-            for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-                yield batch.to_pylist()
+            tables: Iterable[pa.Table] = dataset.iter_batches(
+                batch_size=None, batch_format="pyarrow", prefetch_batches=0
+            )
+            for table in tables:
+                yield table.to_pylist()
 
         return batches
 
@@ -119,16 +121,15 @@ class Pipeline:
         return max(1, min(2 * self.task.batch_size, share))
 
 
-def _until(stop: threading.Event, batches: Callable[[], Iterator[list[Row]]]) -> Iterator[list[Row]]:
-    """``batches`` from a thread, so that ``stop`` is heeded while nothing comes. Yields [] when idle for a second."""
+def _in_thread(batches: Callable[[], Iterator[list[Row]]]) -> Iterator[list[Row]]:
+    """``batches`` run in a thread, so that the caller has its turn, and signals are handled, while nothing comes."""
     ready: queue.Queue[list[Row] | BaseException | None] = queue.Queue(_QUEUE_BLOCKS)
+    stop = threading.Event()
 
     def offer(got: list[Row] | BaseException | None) -> None:
         while not stop.is_set():
-            try:
+            with suppress(queue.Full):
                 return ready.put(got, timeout=1)
-            except queue.Full:
-                continue
 
     def pump() -> None:
         try:
@@ -137,21 +138,23 @@ def _until(stop: threading.Event, batches: Callable[[], Iterator[list[Row]]]) ->
                 if stop.is_set():
                     return
             offer(None)
-        except BaseException as error:  # noqa: BLE001  handed to the consumer
+        except BaseException as error:
             offer(error)
 
     threading.Thread(target=pump, name="stylize-results", daemon=True).start()
-    while not stop.is_set():
-        try:
-            got = ready.get(timeout=1)
-        except queue.Empty:
-            yield []
-            continue
-        if got is None:
-            return
-        if isinstance(got, BaseException):
-            raise got
-        yield got
+    try:
+        while True:
+            try:
+                got = ready.get(timeout=1)
+            except queue.Empty:
+                got = []
+            if got is None:
+                return
+            if isinstance(got, BaseException):
+                raise got
+            yield got
+    finally:
+        stop.set()
 
 
 def _worker_died(row: Row) -> Row:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -10,9 +10,10 @@ from pydantic import Field, ValidationError
 
 from catalog.schema import StyleVersion
 from catalog.store import StyleCatalog, UnknownStyle
-from cluster.cli import ConfigError
+from cluster.cli import ConfigError, JobFlags, Problem
 from cluster.storage import Storage, StorageError
 from jobs.stages.inputs import Source, open_source
+from jobs.stages.manifest import Manifest
 from jobs.stages.stylizer import StyleRef
 from osasis.base import BaseSpec, bundled_bases, fingerprint
 from osasis.image import MAX_PIXELS, PIXELS_CEILING, FitMode
@@ -21,8 +22,13 @@ from osasis.settings import StylizeConfig
 T = TypeVar("T")
 
 
-class StylizeOptions(StylizeConfig):
-    """Flags of ``jobs/stylize.py``; those of the method itself come from StylizeConfig."""
+class StylizeFlags(JobFlags, StylizeConfig):  # type: ignore[misc]  # both name their model_config; the first counts
+    """Stylizes every picture of --input in every style of --styles, as pictures and a manifest under --output.
+
+    Running the same command again does only what is missing. Exit codes: 0 all is done; 1 failed; 2 bad usage or
+    configuration, nothing was started; 3 finished, but the manifest holds rejected or failed inputs among those of this
+    command, be they decided now or by an earlier run.
+    """
 
     storage: str = Field(description="Where the catalog is: path or s3:// URI.")
     input: str = Field(
@@ -53,7 +59,7 @@ class StylizeOptions(StylizeConfig):
 class Plan:
     """Everything resolved: what is read, by which base and styles, and where it goes."""
 
-    options: StylizeOptions
+    flags: StylizeFlags
     storage: Storage
     source: Source
     output: Storage
@@ -64,13 +70,13 @@ class Plan:
     params_hash: str
 
 
-def make_plan(options: StylizeOptions) -> Plan:
-    """Resolve ``options``, reading but writing nothing.
+def make_plan(flags: StylizeFlags) -> Plan:
+    """Resolve ``flags``, reading but writing nothing.
 
     Raises:
         ConfigError: with every problem found.
     """
-    problems: list[str] = []
+    problems: list[Problem] = []
 
     def attempt(flag: str, resolve: Callable[[], T]) -> T | None:
         try:
@@ -78,23 +84,24 @@ def make_plan(options: StylizeOptions) -> Plan:
         except ConfigError as error:
             problems.extend(error.problems)
         except (StorageError, UnknownStyle, ValueError, OSError) as error:
-            problems.append(f"{flag}: {error}")
+            problems.append(Problem(flag, str(error)))
         return None
 
-    storage = attempt("--storage", lambda: Storage.open(options.storage))
-    versions = storage and attempt("--styles", lambda: StyleCatalog.open(storage).resolve(options.styles))
-    source = attempt("--input", lambda: open_source(options.input, options.input_column))
-    output = attempt("--output", lambda: Storage.open(options.output))
-    if output and _inside(options.output, options.input):
-        problems.append(f"--output {options.output}: lies inside --input, its pictures would be taken for inputs")
-    base = attempt("--base", lambda: _base(options.base, versions or []))
+    storage = attempt("--storage", lambda: _reached(flags.storage, writable=not flags.dry_run))
+    versions = storage and attempt("--styles", lambda: StyleCatalog.open(storage).resolve(flags.styles))
+    source = attempt("--input", lambda: open_source(flags.input, flags.input_column))
+    output = attempt("--output", lambda: _output(flags))
+    base = attempt("--base", lambda: _base(flags.base, versions or []))
     if base and versions:
         problems.extend(_other_base(base[1], versions))
-    if problems or not (storage and versions and source and output and base):
+    hashed = base and params_hash(flags.config(), flags.fit, fingerprint(base[1]))
+    if hashed and output and versions:
+        problems.extend(attempt("--output", lambda: _occupied(output, versions, hashed)) or [])
+    if problems or not (storage and versions and source and output and base and hashed):
         raise ConfigError(problems)
     base_uri, spec = base
     return Plan(
-        options=options,
+        flags=flags,
         storage=storage,
         source=source,
         output=output,
@@ -102,7 +109,7 @@ def make_plan(options: StylizeOptions) -> Plan:
         base_name=spec.name,
         image_size=spec.image_size,
         styles=tuple(StyleRef(v.style_id, v.version, v.checkpoint_uri, v.checkpoint_sha256) for v in versions),
-        params_hash=params_hash(options.config(), options.fit, fingerprint(spec)),
+        params_hash=hashed,
     )
 
 
@@ -112,7 +119,7 @@ def params_hash(config: StylizeConfig, fit: FitMode, base_fingerprint: str) -> s
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _base(asked: str | None, versions: list[StyleVersion]) -> tuple[str, BaseSpec] | None:
+def _base(asked: str | None, versions: Sequence[StyleVersion]) -> tuple[str, BaseSpec] | None:
     """URI and spec of the base: the one asked for, else the only one that the styles name."""
     names = sorted({version.base_name for version in versions})
     if asked is None and not names:
@@ -133,15 +140,37 @@ def _base(asked: str | None, versions: list[StyleVersion]) -> tuple[str, BaseSpe
         raise ValueError(f"{uri}/base.json is not valid: {error}") from None
 
 
-def _other_base(spec: BaseSpec, versions: list[StyleVersion]) -> list[str]:
+def _other_base(spec: BaseSpec, versions: Sequence[StyleVersion]) -> list[Problem]:
     mine = fingerprint(spec)
     return [
-        f"--styles {version.style_id}@{version.version}: was trained on base {version.base_name} "
-        f"({version.base_fingerprint}), not on {spec.name} ({mine})"
+        Problem(
+            f"--styles {version.style_id}@{version.version}",
+            f"was trained on base {version.base_name} ({version.base_fingerprint}), not on {spec.name} ({mine})",
+            "give that base by --base, or train the style again",
+        )
         for version in versions
         if version.base_fingerprint != mine
     ]
 
 
-def _inside(inner: str, outer: str) -> bool:
-    return f"{Storage.open(inner)}/".startswith(f"{Storage.open(outer)}/")
+def _reached(uri: str, *, writable: bool) -> Storage:
+    storage = Storage.open(uri)
+    if writable:
+        storage.check_writable()
+    else:
+        next(storage.walk(recursive=False), None)
+    return storage
+
+
+def _output(flags: StylizeFlags) -> Storage:
+    if f"{Storage.open(flags.output)}/".startswith(f"{Storage.open(flags.input)}/"):
+        raise ValueError("lies inside --input: its pictures would be taken for inputs")
+    return _reached(flags.output, writable=not flags.dry_run)
+
+
+def _occupied(output: Storage, versions: Sequence[StyleVersion], hashed: str) -> list[Problem]:
+    """Pictures of other parameters would be overwritten, and their rows be wrong."""
+    taken = Manifest(output).other_parameters([(v.style_id, v.version) for v in versions], hashed)
+    names = ", ".join(f"{style_id}@{version}" for style_id, version in taken)
+    hint = "give another --output, or the parameters of that run"
+    return [Problem("--output", f"holds pictures of {names} made with other parameters", hint)] if taken else []

@@ -55,14 +55,14 @@ class Prepare:
         row = {name: item[name] for name in ("input_uri", "key", "missing")}
         try:
             data = self.source.read(item["locator"])
-        except Exception as error:  # noqa: BLE001  storages raise many things; each is this row's outcome
+        except Exception as error:
             return row | {"status": "failed", "error_type": "unreadable", "error": f"{type(error).__name__}: {error}"}
         row["input_sha256"] = hashlib.sha256(data).hexdigest()
         try:
             square, transform = fit(decode_image(data, max_pixels=self.max_pixels), self.size, self.mode)
         except ImageRejected as rejected:
             return row | {"status": "rejected", "error_type": rejected.kind, "error": str(rejected)}
-        except Exception as error:  # noqa: BLE001  one odd file must not take its block along
+        except Exception as error:
             return row | {"status": "failed", "error_type": type(error).__name__, "error": str(error)}
         return row | {
             "width": transform.original_width,

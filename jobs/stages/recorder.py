@@ -15,7 +15,8 @@ class Recorder:
     """Takes FINISHED rows, whose images are durable, and makes them manifest rows.
 
     Attributes:
-        counts: statuses recorded by this run, in (input, style) pairs.
+        seen: statuses taken in, in (input, style) pairs.
+        counts: the same, as far as committed.
     """
 
     def __init__(self, manifest: Manifest, *, params_hash: str, run_id: str, seed: int, replacing: bool) -> None:
@@ -24,6 +25,7 @@ class Recorder:
         self._replacing = replacing
         self._rows: list[dict[str, Any]] = []
         self._committed_at = time.monotonic()
+        self.seen: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
 
     def add(self, finished: list[dict[str, Any]]) -> None:
@@ -32,6 +34,7 @@ class Recorder:
             about = {name: value for name, value in row.items() if name != "outcomes"}
             for outcome in row["outcomes"]:
                 style_id, _, version = outcome["style"].rpartition("@")
+                self.seen[outcome["status"]] += 1
                 named = {name: value for name, value in outcome.items() if name != "style"}
                 self._rows.append(about | named | self._common | {"style_id": style_id, "version": int(version)})
         if len(self._rows) >= COMMIT_ROWS or time.monotonic() - self._committed_at >= COMMIT_SECONDS:

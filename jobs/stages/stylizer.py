@@ -127,7 +127,7 @@ class Stylizer:
         try:
             with torch.inference_mode():
                 pictures = self.pictures(label, rows, chosen, encodings)
-        except Exception as error:  # noqa: BLE001  whatever it is, it is the outcome of one picture
+        except Exception as error:
             if len(rows) == 1:
                 _fail(rows[0], [label], "failed", type(error).__name__, str(error))
                 return
@@ -143,7 +143,7 @@ class Stylizer:
         try:
             data = encode_png(to_image(picture))
             self.task.output.write_bytes(name, data)
-        except Exception as error:  # noqa: BLE001  NaN, or storage: this picture's outcome
+        except Exception as error:
             _fail(row, [label], "failed", type(error).__name__, str(error))
             return
         row["outcomes"].append(

@@ -86,8 +86,11 @@ FRAMES = ("{medium} of {subject}", "{medium} of {subject}", "{medium}, {subject}
 COLORED = frozenset({"background"}) | {f"hair:{c}" for c in CLAUSES["hair"] if c != "bald"}
 """What must not be said of a picture that has lost its colours."""
 
-_SAID = {"age": 0.3, "smile": 0.5, "glasses": 0.5, "beard": 0.4, "hair": 0.55, "background": 0.35}
-_SAID_IF_RARE = 0.85
+_SAID = {"age": 0.4, "smile": 0.85, "glasses": 0.85, "beard": 0.9, "hair": 0.8, "background": 0.5}
+_ABSENT = {"glasses": "no", "beard": "none"}
+_ABSENT_SAID = 0.25
+_PLAIN = 0.6
+"""Share of captions that use an attribute's first phrase: words met too seldom are not learned."""
 
 
 def caption(row: Row, rng: random.Random, medium: Iterable[str] = PHOTO, colors: bool = True) -> str:
@@ -98,13 +101,14 @@ def caption(row: Row, rng: random.Random, medium: Iterable[str] = PHOTO, colors:
     named = rng.choice([*medium]) if rng.random() < 0.85 else rng.choice(ANY)
     said = [a for a in _SAID if _sayable(row, a, colors) and rng.random() < _chance(a, row[a])]
     rng.shuffle(said)
-    adjectives, clauses = [], []
+    adjectives: list[str] = []
+    clauses: list[str] = []
     for attribute in said:
         before = ADJECTIVES.get(attribute, {}).get(row[attribute], ())
         after = CLAUSES.get(attribute, {}).get(row[attribute], ())
-        pick = rng.choice(before + after)
+        pick = (after or before)[0] if rng.random() < _PLAIN else rng.choice(before + after)
         (adjectives if pick in before else clauses).append(pick)
-    person = row.get("person", "") if rng.random() < 0.7 else ""
+    person = row.get("person", "") if rng.random() < 0.85 else ""
     subject = " ".join([*adjectives, rng.choice(NOUNS[person]), *clauses])
     return rng.choice(FRAMES).format(medium=_with_article(named), subject=_with_article(subject))
 
@@ -143,8 +147,7 @@ def _sayable(row: Row, attribute: str, colors: bool) -> bool:
 
 
 def _chance(attribute: str, value: str) -> float:
-    rare = {"glasses": ("yes",), "beard": ("beard", "mustache"), "hair": ("bald", "red", "white", "blond")}
-    return _SAID_IF_RARE if value in rare.get(attribute, ()) else _SAID[attribute]
+    return _ABSENT_SAID if _ABSENT.get(attribute) == value else _SAID[attribute]
 
 
 def _with_article(phrase: str) -> str:

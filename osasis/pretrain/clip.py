@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,12 @@ class ClipTrainConfig(PretrainConfig):
 
     variants: int = Field(6, ge=0, description="Restyled versions of every image, made once and kept in memory.")
     restyled: float = Field(0.5, ge=0, le=1, description="Share of restyled images in a batch.")
+    focused: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of batches of plain photos of one kind of person, told apart by details alone.",
+    )
     color_jitter: float = Field(0.1, ge=0, lt=1, description="Spread of brightness and contrast; a third per channel.")
     word_dropout: float = Field(0.05, ge=0, lt=1, description="Share of words read as unknown, which trains that word.")
     balance: float = Field(0.5, ge=0, le=1, description="0: images as they come; 1: rare labels drawn as often.")
@@ -73,27 +80,27 @@ class ClipTrainer(Trainer):
             raise ValueError(f"{len(images)} images, but {len(rows)} rows of labels")
         super().__init__(ContrastiveLoss(network), config, device, wrap)
         # Decay would pull gains and biases of normalizations towards nothing: it is for matrices and kernels.
-        parameters = list(self.module.parameters())
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": [p for p in parameters if p.ndim > 1]},
-                {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-            ],
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-        )
+        decayed = {"params": [p for p in self.module.parameters() if p.ndim > 1]}
+        others: dict[str, Any] = {"params": [p for p in self.module.parameters() if p.ndim <= 1], "weight_decay": 0.0}
+        self.optimizer = torch.optim.AdamW([decayed, others], lr=config.learning_rate, weight_decay=config.weight_decay)
         self.rows = rows
         painted, self.styles = paint.paint_all(images, config.variants, config.seed)
         self.crops = CropSampler(np.concatenate([images, painted]), network.image_size, _scales(images, network))
         self.weights = rarity(rows).pow(config.balance)
+        self.person = [row.get("person", "") for row in rows]
         self.tokenize = network.tokenize
         # CLIP's own byte pairs have no unknown word to train.
         self.word_dropout = config.word_dropout if network.config.vocab else 0.0
 
     def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, ...]:
         c, total = self.config, len(self.rows)
-        chosen = torch.multinomial(self.weights, count, replacement=len(self.weights) < count, generator=rng)
-        restyled = torch.rand(count, generator=rng) < c.restyled * (c.variants > 0)
+        weights, share = self.weights, c.restyled * (c.variants > 0)
+        focused, person = torch.rand(2, generator=rng).tolist()
+        if focused < c.focused:
+            kind = self.person[int(person * total)]
+            weights, share = weights * torch.tensor([p == kind for p in self.person]), 0.0
+        chosen = torch.multinomial(weights, count, replacement=int((weights > 0).sum()) < count, generator=rng)
+        restyled = torch.rand(count, generator=rng) < share
         variant = torch.randint(max(1, c.variants), (count,), generator=rng)
         index = chosen + restyled * (variant + 1) * total
         words = random.Random(int(torch.randint(2**62, (1,), generator=rng)))
@@ -114,9 +121,10 @@ class ClipTrainer(Trainer):
     def _average(self) -> None:
         super()._average()
         # Averaged weights need batch statistics of their time, not those of the random start.
-        for mean, now in zip(self.ema.buffers(), self.module.buffers(), strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(now, 0.05)
+        share = max(1 - self.config.ema, 9 / (10 + self.next_step))  # as young averages of weights forget
+        for (name, mean), now in zip(self.ema.named_buffers(), self.module.buffers(), strict=True):
+            if name.endswith(("running_mean", "running_var")):
+                mean.lerp_(now, share)
 
     @property
     def averaged(self) -> ClipEncoder:
@@ -190,7 +198,7 @@ def _embed_images(network: ClipEncoder, images: np.ndarray, chunk: int = 128) ->
         network.encode_image(
             F.interpolate(p.to(device).float(), (side, side), mode="bilinear", antialias=True) / 127.5 - 1
         )
-        for p in pixels.split(chunk)
+        for p in torch.split(pixels, chunk)
     ]
     return torch.cat(parts)
 
@@ -219,8 +227,7 @@ def _scores(task: str, similarity: Tensor, labels: Tensor) -> dict[str, float]:
     labels, right = labels[known], similarity.argmax(1).cpu()[known] == labels[known]
     if not len(labels):
         return {}
-    present = labels.unique()
-    recalls = torch.stack([right[labels == k].float().mean() for k in present])
+    recalls = torch.stack([right[labels == k].float().mean() for k in set(labels.tolist())])
     return {
         task: right.float().mean().item(),
         f"{task}/balanced": recalls.mean().item(),
@@ -230,7 +237,7 @@ def _scores(task: str, similarity: Tensor, labels: Tensor) -> dict[str, float]:
 
 def _retrieval(images: Tensor, texts: Tensor) -> dict[str, float]:
     similarity = images @ texts.T
-    rank = (similarity > similarity.diagonal()[:, None]).sum(1)
+    rank = (~(similarity < similarity.diagonal()[:, None])).sum(1) - 1  # ties count against
     figures = {}
     for k in (1, 5):
         figures[f"retrieval/r{k}"] = (rank < k).float().mean().item()

@@ -96,3 +96,12 @@ class DenoisingTrainer(Trainer):
     def averaged(self) -> DiffAE | UNet:
         """The network with its averaged weights, the ones a base keeps."""
         return self.ema.network  # type: ignore[return-value]
+
+
+def warm_start(photo_prior: UNet, trained: UNet) -> None:
+    """Start an unconditional UNet from a DiffAE's: every weight of equal name; the noise half of the output."""
+    own, given = photo_prior.state_dict(), trained.state_dict()
+    for name, tensor in own.items():
+        if name in given:
+            tensor[: len(given[name])].copy_(given[name])
+    photo_prior.load_state_dict(own)

@@ -175,7 +175,7 @@ def _posterized(image: np.ndarray, levels: int) -> np.ndarray:
 
 def _dodged(gray: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     light = cv2.GaussianBlur(gray, (0, 0), rng.uniform(2.5, 6) * _scale(gray))
-    return cv2.divide(gray, cv2.max(light, 1), scale=250)
+    return cv2.divide(gray, np.maximum(light, 1), scale=250)
 
 
 def _contours(image: np.ndarray, offset: float) -> np.ndarray:

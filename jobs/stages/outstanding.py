@@ -1,0 +1,65 @@
+"""What of a group of inputs is still to do: the inputs less what the manifest has decided."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jobs.stages.inputs import Item
+from jobs.stages.manifest import Manifest
+from jobs.stages.stylizer import StyleRef
+
+
+@dataclass
+class Tally:
+    """Counts of inputs, and of (input, style) pairs by what was decided before and now."""
+
+    inputs: int = 0
+    duplicates: int = 0
+    """Inputs named more than once in a table; each is done once."""
+    before: Counter[str] = field(default_factory=Counter)
+    now: Counter[str] = field(default_factory=Counter)
+
+    def counts(self) -> dict[str, int]:
+        """For the run record: all pairs of this command by status, whichever run decided them."""
+        total = self.before + self.now
+        statuses = {status: total[status] for status in ("done", "rejected", "failed")}
+        return {"inputs": self.inputs, "duplicates": self.duplicates, **statuses, "decided_before": self.before.total()}
+
+    def check(self, styles: int) -> None:
+        """Of a run that came to its end.
+
+        Raises:
+            RuntimeError: pairs were lost or decided twice; a defect of the program.
+        """
+        pairs, outcomes = (self.inputs - self.duplicates) * styles, (self.before + self.now).total()
+        if outcomes != pairs:
+            raise RuntimeError(f"{pairs} pairs of input and style, but {outcomes} outcomes: {self.counts()}")
+
+
+def outstanding(
+    items: Sequence[Item],
+    styles: Sequence[StyleRef],
+    manifest: Manifest,
+    params_hash: str,
+    tally: Tally,
+    *,
+    retry_failed: bool,
+) -> list[dict[str, Any]]:
+    """Rows of WORK for the inputs that lack a style; the rest is counted in ``tally``."""
+    unique = {item.uri: item for item in items}
+    tally.inputs += len(items)
+    tally.duplicates += len(items) - len(unique)
+    decided = manifest.decided(list(unique), params_hash)
+    work = []
+    for uri, item in unique.items():
+        missing = []
+        for ref in styles:
+            status = decided.get(uri, {}).get((ref.style_id, ref.version))
+            if status is None or (status == "failed" and retry_failed):
+                missing.append(ref.label)
+            else:
+                tally.before[status] += 1
+        if missing:
+            work.append({"input_uri": uri, "key": item.key, "locator": item.locator, "missing": missing})
+    return work

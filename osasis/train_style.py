@@ -1,0 +1,118 @@
+"""Training one style from one picture, from the style photo to the finished checkpoint."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from osasis.base import Base
+from osasis.checkpoint import Style, StyleHeader, dump_style
+from osasis.content import Content, ContentBank, draw_photos, encode_in_batches, stored_bank
+from osasis.errors import BaseError
+from osasis.finetune import Finetuner, make_reference
+from osasis.seeding import generator
+from osasis.settings import Preset, TrainConfig
+from osasis.style_photo import best_style_photo
+
+BANK_SIZE = 64
+"""Photographs drawn from the latent prior for a base that brings no bank."""
+
+
+class StyleTraining:
+    """One style in training, resumable at every iteration. Knows nothing of Ray or storage.
+
+    Args:
+        style_image: I_B_style, [1, 3, S, S] in [-1, 1].
+        photo: I_A_style, the same shape; None: found by the photo prior (Eq. 9-10).
+        state: from :meth:`state_dict` of the run to continue; its style photo is kept.
+        content: photographs to train on; None: the base's bank, or photographs drawn from the base.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        style_image: Tensor,
+        config: TrainConfig,
+        *,
+        photo: Tensor | None = None,
+        state: dict[str, Any] | None = None,
+        content: Content | None = None,
+    ) -> None:
+        self.base = base
+        self.config = config
+        style_image = style_image.to(base.device)
+        if state is not None:
+            photo = state["photo"]
+        if photo is None:
+            photo = best_style_photo(base, style_image, config.style_photo, config.seed)
+        self.reference = make_reference(base, style_image, photo.to(base.device), config)
+        self.bank = ContentBank(content or base_content(base, config), config.seed)
+        self.finetuner = Finetuner.from_base(base, self.reference, config)
+        if state is not None:
+            self.finetuner.load_state_dict(state["finetuner"])
+
+    @property
+    def iterations_done(self) -> int:
+        return self.finetuner.next_iteration
+
+    @property
+    def done(self) -> bool:
+        return self.iterations_done >= self.config.iterations
+
+    def run(self) -> Iterator[dict[str, float]]:
+        """Iterate to the end; yields the mean losses of each iteration."""
+        while not self.done:
+            indices = self.bank.indices(self.iterations_done, self.config.batch_size)
+            steps = self.finetuner.iteration(self.bank.content[indices.to(self.base.device)])
+            yield {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and numbers only, so that ``torch.load(weights_only=True)`` reads it."""
+        return {"photo": self.reference.photo.cpu(), "finetuner": self.finetuner.state_dict()}
+
+    def header(self, style_id: str, preset: Preset) -> StyleHeader:
+        return StyleHeader(
+            style_id=style_id,
+            base_name=self.base.spec.name,
+            base_fingerprint=self.base.fingerprint,
+            preset=preset,
+            config=self.config,
+        )
+
+    def checkpoint(self, style_id: str, preset: Preset) -> bytes:
+        """The finished style's file."""
+        header = self.header(style_id, preset)
+        return dump_style(header, self.finetuner.unet, self.finetuner.spn, self.reference.z_style)
+
+    def style(self, style_id: str, preset: Preset) -> Style:
+        """The style as it stands, ready to stylize with."""
+        unet = self.finetuner.unet.eval()
+        return Style(
+            self.header(style_id, preset), unet, self.finetuner.spn, self.reference.z_style, self.base.style_levels
+        )
+
+
+def base_content(base: Base, config: TrainConfig) -> Content:
+    """The base's content bank for these settings, or one drawn from its latent prior.
+
+    Raises:
+        BaseError: the base has neither.
+    """
+    settings: dict[str, Any] = {"steps": config.encode_steps, "t0_ratio": config.t0_ratio, "clamp": config.clamp}
+    stored = stored_bank(base, **settings)
+    if stored is not None:
+        return stored
+    if base.spec.latent_prior is None:
+        raise BaseError(f"base {base.spec.name} has neither a content bank nor a latent prior to draw one from")
+    rng = generator(config.seed, "bank")
+    size = base.image_size
+    noise = torch.randn(BANK_SIZE, 3, size, size, generator=rng)
+    z_noise = torch.randn(BANK_SIZE, base.spec.latent_prior.channels, generator=rng)
+    photos = torch.cat(
+        [
+            draw_photos(base, x.to(base.device), z.to(base.device), steps=config.decode_steps)
+            for x, z in zip(noise.split(config.batch_size), z_noise.split(config.batch_size), strict=True)
+        ]
+    )
+    return encode_in_batches(base, photos, config.batch_size, **settings)
