@@ -21,7 +21,7 @@ def _explained(operation: str, path: str | Path) -> Iterator[None]:
         raise NotFound(f"{path}: cannot {operation}: no such file") from error
     except (OSError, ValueError) as error:  # ValueError: a name the file system cannot encode
         reason = getattr(error, "strerror", None) or str(error)
-        raise StorageError(f"{path}: cannot {operation}: {reason}; check the path, its permissions and space") from error
+        raise StorageError(f"{path}: cannot {operation}: {reason}; check path, permissions and space") from error
 
 
 def write_whole(target: Path, fill: Callable[[BinaryIO], object], *, if_absent: bool = False) -> bool:

@@ -177,6 +177,8 @@ class S3Objects:
     def check_writable(self, path: str) -> None:
         client = self._client(quick=True)
         with self._explained("write", path.rpartition("/")[0]):
+            # Some servers make a missing bucket by the first write, so that a typing error would go unnoticed.
+            client.list_objects_v2(Bucket=self.bucket, Prefix=path, MaxKeys=1)
             client.put_object(Bucket=self.bucket, Key=path, Body=b"ok")
             client.delete_object(Bucket=self.bucket, Key=path)
 

@@ -5,6 +5,7 @@ S3 is set up by the usual AWS variables: ``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOI
 :class:`Storage`: every process uses its own environment, so that no secret is pickled, logged or recorded.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -157,6 +158,19 @@ class Storage:
         if (info := self.stat(name)) is None:
             raise NotFound(f"{self.child_uri(name)}: no such file")
         return info.size
+
+    def sha256(self, name: str = "") -> str:
+        """Hex digest of a file's content, read in pieces; raises :class:`NotFound` where there is no such file."""
+        self.size(name)
+        path = self._join(self.path, check_name(name) if name else "")
+        try:
+            with self.filesystem.open_input_stream(path) as file:
+                digest = hashlib.sha256()
+                while piece := file.read(1 << 20):
+                    digest.update(piece)
+                return digest.hexdigest()
+        except OSError as error:
+            raise StorageError(f"{self.child_uri(name)}: cannot read: {type(error).__name__}; try again") from error
 
     def walk(self, name: str = "", recursive: bool = True) -> Iterator[FileInfo]:
         """Files below ``name`` in no promised order; a folder that does not exist is empty."""

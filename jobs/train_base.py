@@ -12,7 +12,7 @@ from pydantic import Field
 from rich.console import Console
 from safetensors.torch import load as load_tensors
 
-from cluster.cli import ConfigError, ExitCode, JobFlags, Problem, parse_flags, run_job
+from cluster.cli import ConfigError, ExitCode, JobFlags, Problem, load_yaml, parse_flags, run_job
 from cluster.connection import connect
 from cluster.resources import Ask
 from cluster.run_record import run_record
@@ -47,7 +47,7 @@ class TrainBaseFlags(JobFlags):
     name: str
     """Name of the base, as styles will know it."""
     recipe: str = "mini64"
-    """Sizes of the networks and how they are trained."""
+    """Sizes of the networks and how they are trained: a name, or a YAML or JSON file."""
     parts: list[PartName] = list(ORDER)
     """Which parts to train."""
     bank_images: str | None = None
@@ -99,9 +99,13 @@ def main() -> int:
 
 
 def _recipe(flags: TrainBaseFlags) -> Recipe:
-    if flags.recipe not in RECIPES:
-        raise ConfigError(Problem("--recipe", f"no recipe {flags.recipe!r}", f"there are: {', '.join(RECIPES)}"))
-    recipe = RECIPES[flags.recipe]()
+    if flags.recipe in RECIPES:
+        recipe = RECIPES[flags.recipe]()
+    elif flags.recipe.endswith((".yaml", ".json")):
+        recipe = load_yaml(flags.recipe, Recipe)
+    else:
+        hint = f"there are: {', '.join(RECIPES)}; or give a .yaml or .json file"
+        raise ConfigError(Problem("--recipe", f"no recipe {flags.recipe!r}", hint))
     fields = {"diffae": "diffae_training", "latent": "latent_training", "photo-prior": "photo_training"}
     fields["clip"] = "clip_training"
     unknown = flags.steps.keys() - fields.keys()

@@ -18,6 +18,7 @@ from osasis.base import Base
 from osasis.content import Content, encode_content
 from osasis.diffusion import Schedule, ddim_move, predict_x0
 from osasis.errors import NotFinite
+from osasis.layers import zeroed
 from osasis.perceptual import PerceptualDistance
 from osasis.seeding import stable_seed
 from osasis.settings import TrainConfig
@@ -86,6 +87,8 @@ class Finetuner:
         self.unet = eps_b.to(self.device, memory_format=torch.channels_last).requires_grad_(True).train(config.dropout)
         torch.manual_seed(stable_seed(config.seed, "spn"))
         self.spn = (TimeSPN() if config.spn == "time" else PlainSPN()).to(self.device)
+        if config.spn_init == "zero":
+            zeroed(self.spn.output)
         self.optimizer = torch.optim.Adam(
             [
                 {"params": list(self.unet.parameters()), "lr": config.learning_rate},

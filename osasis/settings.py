@@ -51,6 +51,9 @@ class TrainConfig(_Settings):
     style_photo: StylePhotoConfig = StylePhotoConfig()
     spn: Literal["time", "plain"] = Field("time", description="SPN sees the respaced step's index, or no time.")
     spn_style: Literal["one", "lambda"] = Field("one", description="Weight of the SPN on the style branch.")
+    spn_init: Literal["random", "zero"] = Field(
+        "random", description="The SPN's last layer at the start; zero: finetuning begins at the base exactly."
+    )
     matched_t0: bool = Field(False, description="Decode from the very level that encoding reached.")
     clip_reconstruction: Literal["cosine", "l1"] = Field("cosine", description="Form of the CLIP reconstruction.")
     style_condition: Literal["photo", "style"] = Field(
@@ -98,6 +101,7 @@ _PRESETS: dict[Preset, dict[str, Any]] = {
     "paper": {
         "spn": "plain",
         "spn_style": "lambda",
+        "spn_init": "zero",
         "matched_t0": True,
         "clip_reconstruction": "l1",
         "style_condition": "style",

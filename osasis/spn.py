@@ -35,6 +35,11 @@ class TimeSPN(nn.Module):
         self.block2 = _TimeBlock(256, 128)
         self.out_layer = nn.Sequential(nn.Conv2d(128, 3, 1))
 
+    @property
+    def output(self) -> nn.Module:
+        """The last layer."""
+        return self.out_layer
+
     def forward(self, image: Tensor, t: Tensor) -> Tensor:
         """``image`` [B, 3, S, S] in [-1, 1], ``t`` [B] → [B, 3, S, S], to be added to x_t."""
         emb = self.time_embed(timestep_embedding(t, _TIME_CHANNELS))
@@ -52,6 +57,11 @@ class PlainSPN(nn.Module):
             *(nn.Conv2d(256, 128, 1), nn.GroupNorm(32, 128), nn.SiLU()),
             nn.Conv2d(128, 3, 1),
         )
+
+    @property
+    def output(self) -> nn.Module:
+        """The last layer."""
+        return self.layers[-1]
 
     def forward(self, image: Tensor, t: Tensor | None = None) -> Tensor:
         """As :class:`TimeSPN`; ``t`` is accepted and ignored."""

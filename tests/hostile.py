@@ -30,7 +30,8 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 def png(width: int, height: int, depth: int, colour: int, pixels: bytes) -> bytes:
     """A PNG written by hand; ``pixels`` are the filtered rows."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(pixels)) + _chunk(b"IEND", b"")
+    chunks = _chunk(b"IHDR", header) + _chunk(b"IDAT", zlib.compress(pixels)) + _chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
 
 
 def bomb(side: int = 20_000) -> bytes:

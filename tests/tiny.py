@@ -12,6 +12,9 @@ from osasis.diffae import DiffAE
 from osasis.encoder import EncoderConfig
 from osasis.latent_prior import LatentPrior, LatentPriorConfig
 from osasis.perceptual import PerceptualConfig
+from osasis.pretrain.clip import ClipTrainConfig
+from osasis.pretrain.recipe import Recipe
+from osasis.pretrain.trainer import PretrainConfig
 from osasis.settings import TrainConfig
 from osasis.spn import TimeSPN
 from osasis.unet import UNet, UNetConfig
@@ -50,6 +53,22 @@ SPEC = BaseSpec(
         "style_photo": {"steps": 10, "candidates": 2},
     },
 )
+
+
+def tiny_recipe() -> Recipe:
+    """Makes a base like :data:`SPEC` in a few steps."""
+    quick = {"steps": 4, "batch_size": 4, "warmup_steps": 1, "bf16": False}
+    assert SPEC.latent_prior and SPEC.photo_prior and SPEC.clip and SPEC.perceptual
+    return Recipe(
+        **{name: getattr(SPEC, name) for name in Recipe.model_fields if name in BaseSpec.model_fields},
+        decode_size=40,
+        diffae_training=PretrainConfig(**quick),
+        latent_training=PretrainConfig(**quick),
+        photo_training=PretrainConfig(**quick),
+        clip_training=ClipTrainConfig(**quick, variants=1),
+        bank_size=4,
+        bank_encode_steps=10,
+    )
 
 
 def make_tiny_base(folder: Path, *, seed: int = 0, bank: bool = True) -> Path:

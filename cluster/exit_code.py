@@ -1,0 +1,12 @@
+"""How a job tells its caller what became of it."""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """The contract of every job in ``jobs/``."""
+
+    DONE = 0
+    FAILED = 1
+    BAD_USAGE = 2
+    RECORDED_FAILURES = 3

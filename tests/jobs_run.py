@@ -1,0 +1,41 @@
+"""Running a job as a person does."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run_job(job: str, *flags: object, expect: int = 0, timeout: float = 240, env: dict[str, str] | None = None) -> str:
+    """``python jobs/<job>.py <flags>``; its output, both streams. Fails unless it exits with ``expect``."""
+    done = subprocess.run(_command(job, flags), **_options(env), timeout=timeout, check=False)
+    assert done.returncode == expect, f"exit code {done.returncode}, not {expect}:\n{done.stdout}"
+    return done.stdout
+
+
+def kill_job_when(job: str, *flags: object, condition: Callable[[], bool], timeout: float = 240) -> None:
+    """Start a job, and SIGKILL it with everything it started as soon as ``condition`` holds."""
+    process = subprocess.Popen(_command(job, flags), **_options(None), start_new_session=True)
+    deadline = time.monotonic() + timeout
+    try:
+        while not condition():
+            assert process.poll() is None, "the job ended before it could be killed"
+            assert time.monotonic() < deadline, "the moment to kill never came"
+            time.sleep(0.02)  # the interval of polling, not a wait for an effect
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def _command(job: str, flags: tuple[object, ...]) -> list[str]:
+    return [sys.executable, str(ROOT / "jobs" / f"{job}.py"), *map(str, flags)]
+
+
+def _options(env: dict[str, str] | None) -> dict[str, object]:
+    environment = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"} | (env or {})
+    return {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment}

@@ -1,0 +1,135 @@
+"""jobs/train_styles.py, end to end on a tiny base: local disk and S3, kills, second runs, configuration errors."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from jobs_run import kill_job_when, run_job
+from PIL import Image
+from tiny import make_tiny_base
+
+from catalog.store import StyleCatalog
+from cluster.storage import Storage
+from osasis.base import load_base
+from osasis.checkpoint import load_style
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_base(tmp_path_factory.mktemp("base"))
+
+
+def picture(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (40, 30, 3), dtype=np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def styles_file(folder: Path, base: Path, storage: str, count: int = 2, **train: object) -> Path:
+    styles = []
+    for i in range(count):
+        (folder / f"style {i}.png").write_bytes(picture(i))
+        styles.append({"id": f"style-{i}", "image": str(folder / f"style {i}.png"), "tags": ["painting"]})
+    path = folder / "styles.yaml"
+    path.write_text(yaml.safe_dump({"base": str(base), "storage": storage, "train": train, "styles": styles}))
+    return path
+
+
+def test_two_styles_at_once_then_nothing_to_do(tmp_path: Path, base: Path, storage_uri: str) -> None:
+    file = styles_file(tmp_path, base, storage_uri)
+    first = run_job("train_styles", "--config", file)
+    assert "2 to train, 2 at a time" in first
+    storage = Storage.open(storage_uri)
+    rows = StyleCatalog.open(storage).list()
+    assert [(row.style_id, row.version, row.tags) for row in rows] == [
+        ("style-0", 1, ["painting"]),
+        ("style-1", 1, ["painting"]),
+    ]
+    loaded = load_base(base)
+    for row in rows:
+        checkpoint = Storage.open(row.checkpoint_uri)
+        local = tmp_path / f"{row.style_id}.safetensors"
+        checkpoint.download_file("", local)
+        assert load_style(local, loaded).header.style_id == row.style_id
+        assert Image.open(io.BytesIO(Storage.open(row.preview_uri or "").read_bytes())).size == (64, 32)
+        assert row.clip_embedding is not None
+        assert np.linalg.norm(row.clip_embedding) == pytest.approx(1, rel=1e-3)
+        assert row.base_fingerprint == loaded.fingerprint
+    (record,) = storage.list_files("runs")
+    assert '"outcome": "done"' in storage.read_bytes(f"runs/{record}").decode()
+
+    second = run_job("train_styles", "--config", file)
+    assert "nothing to do" in second
+    assert StyleCatalog.open(storage).list() == rows
+
+
+def test_changed_settings_are_another_version(tmp_path: Path, base: Path) -> None:
+    storage = str(tmp_path / "out")
+    file = styles_file(tmp_path, base, storage, count=1)
+    run_job("train_styles", "--config", file, "--train.iterations", 1)
+    run_job("train_styles", "--config", file, "--train.iterations", 2)
+    catalog = StyleCatalog.open(Storage.open(storage))
+    assert [(row.version, row.train_config["iterations"]) for row in catalog.list()] == [(1, 1), (2, 2)]
+
+
+def test_killed_in_the_middle_the_same_command_finishes(tmp_path: Path, base: Path) -> None:
+    storage = tmp_path / "out"
+    file = styles_file(tmp_path, base, str(storage), iterations=60)
+    flags = ("--config", file, "--checkpoint-every", 5)
+    states = storage / "train"
+    kill_job_when("train_styles", *flags, condition=lambda: len(list(states.glob("style-*/checkpoint*/state.pt"))) >= 2)
+    catalog = StyleCatalog.open(Storage.open(storage))
+    unfinished = {row.style_id for row in catalog.list()}
+    assert len(unfinished) < 2
+    output = run_job("train_styles", "--config", file, "--checkpoint-every", 5)
+    assert "registered" in output
+    assert [(row.style_id, row.version) for row in catalog.list()] == [("style-0", 1), ("style-1", 1)]
+    # The run that was cut and the one that was not make the same weights, bit for bit.
+    whole = styles_file(tmp_path, base, str(tmp_path / "whole"), iterations=60)
+    run_job("train_styles", "--config", whole)
+    uncut = StyleCatalog.open(Storage.open(tmp_path / "whole")).list()
+    assert [row.checkpoint_sha256 for row in uncut] == [row.checkpoint_sha256 for row in catalog.list()]
+
+
+def test_killed_between_checkpoint_and_registration(tmp_path: Path, base: Path) -> None:
+    storage = tmp_path / "out"
+    file = styles_file(tmp_path, base, str(storage), count=1, iterations=1)
+    run_job("train_styles", "--config", file)
+    (trained,) = StyleCatalog.open(Storage.open(storage)).list()
+    for path in sorted((storage / "catalog").rglob("*"), reverse=True):  # as if the row had never been written
+        path.unlink() if path.is_file() else path.rmdir()
+    assert "register" in run_job("train_styles", "--config", file, "--dry-run")
+    output = run_job("train_styles", "--config", file)
+    assert "to train" not in output
+    (again,) = StyleCatalog.open(Storage.open(storage)).list()
+    assert again.checkpoint_sha256 == trained.checkpoint_sha256
+    assert again.run_id == trained.run_id
+
+
+def test_configuration_errors_come_all_at_once_with_their_place(tmp_path: Path, base: Path) -> None:
+    (tmp_path / "text.png").write_text("not a picture")
+    path = tmp_path / "styles.yaml"
+    path.write_text(
+        f"base: {base}\nstorage: {tmp_path / 'out'}\nsyles_typo: 1\ntrain: {{iterations: -3}}\n"
+        "styles:\n  - id: Bad Id\n    image: a.png\n"
+    )
+    output = run_job("train_styles", "--config", path, expect=2)
+    for expected in ("styles.yaml:3 syles_typo", "styles.yaml:4 train", "styles.yaml:6 styles[0].id"):
+        assert expected in output
+    path.write_text(
+        f"base: {tmp_path / 'nobase'}\nstorage: s3://no-such-bucket-here/x\n"
+        f"styles:\n  - id: a\n    image: missing.png\n  - id: b\n    image: {tmp_path / 'text.png'}\n"
+    )
+    env = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s3cr3t"}
+    output = run_job("train_styles", "--config", path, expect=2, env=env)
+    for expected in (":1 base", ":2 storage", ":5 styles[0].image", ":7 styles[1].image"):
+        assert expected in output
+    assert "s3cr3t" not in output
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_flags_exit_with_2() -> None:
+    assert "--help lists the flags" in run_job("train_styles", "--no-such-flag", expect=2)
+    assert "nothing to train" in run_job("train_styles", "--storage", "x", expect=2)
