@@ -5,9 +5,6 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # run as a script, the project's root is not on the path
-
 from deltalake import DeltaTable
 from pydantic import Field
 from rich.console import Console
@@ -19,6 +16,7 @@ from cluster.cli import ExitCode, JobFlags, parse_flags, run_job
 from cluster.storage import Storage
 from jobs.gallery import read_gallery
 
+ROOT = Path(__file__).resolve().parents[1]
 console = Console(highlight=False, soft_wrap=True)
 
 

@@ -1,11 +1,8 @@
 """Make a base bundle by pretraining: ``python jobs/train_base.py --images DIR --table labels.csv --out DIR``."""
 
 import json
-import sys
 import tempfile
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script, the project's root is not on the path
 
 import torch
 from pydantic import Field

@@ -1,10 +1,5 @@
 """Finetune styles: ``python jobs/train_styles.py --config styles.yaml``."""
 
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a script, the project's root is not on the path
-
 import ray
 from rich.console import Console
 from rich.table import Table

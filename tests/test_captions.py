@@ -102,3 +102,19 @@ def test_variants_belong_to_the_image() -> None:
 def test_more_variants_than_styles_are_refused() -> None:
     with pytest.raises(ValueError, match="styles"):
         paint_all(np.zeros((1, 32, 32, 3), np.uint8), len(STYLES) + 1, seed=0)
+
+
+@given(st.sampled_from([*captions.CONTRASTED]), st.randoms(use_true_random=False))
+def test_contrasts_differ_by_value(attribute: str, rng: random.Random) -> None:
+    texts = captions.contrasts(attribute, rng)
+    assert len(texts) == len(captions.CONTRASTED[attribute])
+    assert attribute == "beard" or len(set(texts)) == len(texts)  # beard and mustache are both facial hair
+    assert set(captions.vocabulary()) >= set(words(" ".join(texts)))
+
+
+def test_contrasted_picks_the_rows_value() -> None:
+    fits = {a: captions.CONTRASTED[a][captions.contrasted(ROW, a)] for a in captions.CONTRASTED}
+    assert fits == {name: value for name, value in ROW.items() if name != "id"}
+    assert captions.contrasted(ROW | {"glasses": ""}, "glasses") == -1
+    assert captions.contrasted(ROW | {"background": "other"}, "background") == -1
+    assert captions.contrasted(ROW, "hair", colors=False) == -1

@@ -122,6 +122,37 @@ def full_caption(row: Row) -> str:
     return f"a photo of {_with_article(subject)}"
 
 
+CONTRASTED: dict[str, tuple[str, ...]] = {
+    "person": ("man", "woman"),
+    "age": tuple(ADJECTIVES["age"]),
+    **{attribute: tuple(values) for attribute, values in CLAUSES.items()},
+}
+"""Attribute → the values that are told apart by captions which differ in them alone."""
+
+
+def contrasts(attribute: str, rng: random.Random) -> list[str]:
+    """A caption for each contrasted value, alike in all else."""
+    medium, noun = rng.choice((*PHOTO, *ANY)), rng.choice(NOUNS[""])
+    captions = []
+    for value in CONTRASTED[attribute]:
+        if attribute == "person":
+            subject = rng.choice(NOUNS[value])
+        else:
+            before, after = (table.get(attribute, {}).get(value, ()) for table in (ADJECTIVES, CLAUSES))
+            pick = rng.choice(before + after)
+            subject = f"{pick} {noun}" if pick in before else f"{noun} {pick}"
+        captions.append(f"{_with_article(medium)} of {_with_article(subject)}")
+    return captions
+
+
+def contrasted(row: Row, attribute: str, colors: bool = True) -> int:
+    """Which of :func:`contrasts` fits the row; -1 for none."""
+    value = row.get(attribute, "")
+    if value not in CONTRASTED[attribute] or (attribute != "person" and not _sayable(row, attribute, colors)):
+        return -1
+    return CONTRASTED[attribute].index(value)
+
+
 def prompts(attribute: str, value: str) -> list[str]:
     """Zero-shot prompts for one value; their mean embedding stands for it."""
     if attribute == "person":
