@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from cluster.cache import fetch
 from cluster.storage import Storage
 from osasis.base import Base, BaseSpec, bundled_bases, load_base, load_spec
@@ -13,9 +15,9 @@ def locate_base(name: str) -> str:
     return name if name in bundled_bases() else Storage.open(name).uri
 
 
-def base_folder(location: str) -> Path:
+def base_folder(location: str, cache_dir: Path | None = None) -> Path:
     """The bundle in a local folder, fetched once per node where it is remote."""
-    return bundled_bases().get(location) or fetch(location)
+    return bundled_bases().get(location) or fetch(location, cache_dir)
 
 
 def describe_base(name: str) -> tuple[str, BaseSpec]:
@@ -33,9 +35,12 @@ def describe_base(name: str) -> tuple[str, BaseSpec]:
     if not storage.exists("base.json"):
         known = ", ".join(bundled_bases()) or "none"
         raise BaseError(f"no base {name!r}: not a bundled name ({known}), and {storage.uri} has no base.json")
-    return location, BaseSpec.model_validate_json(storage.read_bytes("base.json"))
+    try:
+        return location, BaseSpec.model_validate_json(storage.read_bytes("base.json"))
+    except ValidationError as error:
+        raise BaseError(f"{storage.child_uri('base.json')} is not valid: {error}") from None
 
 
-def open_base(location: str, device: str) -> Base:
+def open_base(location: str, device: str, cache_dir: Path | None = None) -> Base:
     """Load a base on this node."""
-    return load_base(base_folder(location), device)
+    return load_base(base_folder(location, cache_dir), device)

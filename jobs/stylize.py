@@ -70,7 +70,7 @@ def _pipeline(plan: Plan, worker: type[Stylizer]) -> Iterator[Pipeline]:
     with connect():
         fitting = capacity(Ask(flags.cpus_per_worker + PREPARE_CPUS, flags.gpus_per_worker))
         task = StylizerTask(
-            base_uri=plan.base_uri,
+            base_location=plan.base_location,
             styles=plan.styles,
             config=flags.config(),
             output=plan.output,
@@ -93,7 +93,7 @@ def describe(plan: Plan) -> Table:
     for name, value in {
         "input": flags.input,
         "styles": ", ".join(ref.label for ref in plan.styles),
-        "base": f"{plan.base_name} ({plan.image_size} pixels), {plan.base_uri}",
+        "base": f"{plan.base_name} ({plan.image_size} pixels), {plan.base_location}",
         "fit": flags.fit,
         "method": ", ".join(f"{name}={value}" for name, value in flags.config()),
         "output": f"{plan.output.uri}/images, {plan.output.uri}/manifest",

@@ -6,16 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from catalog.schema import StyleVersion
 from catalog.store import StyleCatalog, UnknownStyle
 from cluster.cli import ConfigError, JobFlags, Problem
 from cluster.storage import Storage, StorageError
+from jobs.bases import describe_base
 from jobs.stages.inputs import Source, open_source
 from jobs.stages.manifest import Manifest
 from jobs.stages.stylizer import StyleRef
 from osasis.base import BaseSpec, bundled_bases, fingerprint
+from osasis.errors import OsasisError
 from osasis.image import MAX_PIXELS, PIXELS_CEILING, FitMode
 from osasis.settings import StylizeConfig
 
@@ -63,7 +65,7 @@ class Plan:
     storage: Storage
     source: Source
     output: Storage
-    base_uri: str
+    base_location: str
     base_name: str
     image_size: int
     styles: tuple[StyleRef, ...]
@@ -83,7 +85,7 @@ def make_plan(flags: StylizeFlags) -> Plan:
             return resolve()
         except ConfigError as error:
             problems.extend(error.problems)
-        except (StorageError, UnknownStyle, ValueError, OSError) as error:
+        except (StorageError, UnknownStyle, OsasisError, ValueError, OSError) as error:
             problems.append(Problem(flag, str(error)))
         return None
 
@@ -99,13 +101,13 @@ def make_plan(flags: StylizeFlags) -> Plan:
         problems.extend(attempt("--output", lambda: _occupied(output, versions, hashed)) or [])
     if problems or not (storage and versions and source and output and base and hashed):
         raise ConfigError(problems)
-    base_uri, spec = base
+    base_location, spec = base
     return Plan(
         flags=flags,
         storage=storage,
         source=source,
         output=output,
-        base_uri=base_uri,
+        base_location=base_location,
         base_name=spec.name,
         image_size=spec.image_size,
         styles=tuple(StyleRef(v.style_id, v.version, v.checkpoint_uri, v.checkpoint_sha256) for v in versions),
@@ -120,24 +122,15 @@ def params_hash(config: StylizeConfig, fit: FitMode, base_fingerprint: str) -> s
 
 
 def _base(asked: str | None, versions: Sequence[StyleVersion]) -> tuple[str, BaseSpec] | None:
-    """URI and spec of the base: the one asked for, else the only one that the styles name."""
+    """Location and spec of the base: the one asked for, else the only one that the styles name."""
     names = sorted({version.base_name for version in versions})
     if asked is None and not names:
         return None  # the styles are already a problem
     if asked is None and len(names) > 1:
         raise ValueError(f"the styles need different bases ({', '.join(names)}): run once for each")
-    name = asked or names[0]
-    bundled = bundled_bases()
-    if name not in bundled and asked is None:
-        raise ValueError(f"the styles were trained on base {name}, which is not bundled: say where it is")
-    uri = str(bundled.get(name, name))
-    folder = Storage.open(uri)
-    if not folder.exists("base.json"):
-        raise ValueError(f"{name} is neither a bundled base ({', '.join(bundled)}) nor a place with a base.json")
-    try:
-        return uri, BaseSpec.model_validate_json(folder.read_bytes("base.json"))
-    except ValidationError as error:
-        raise ValueError(f"{uri}/base.json is not valid: {error}") from None
+    if asked is None and names[0] not in bundled_bases():
+        raise ValueError(f"the styles were trained on base {names[0]}, which is not bundled: say where it is")
+    return describe_base(asked or names[0])
 
 
 def _other_base(spec: BaseSpec, versions: Sequence[StyleVersion]) -> list[Problem]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cluster.cache import fetch
 from cluster.storage import Storage
-from osasis.base import load_base
+from jobs.bases import open_base
 from osasis.checkpoint import Style, load_style
 from osasis.content import Content
 from osasis.image import encode_png, to_image
@@ -71,7 +71,7 @@ class StyleRef:
 class StylizerTask:
     """Everything an actor needs to know."""
 
-    base_uri: str
+    base_location: str
     styles: tuple[StyleRef, ...]
     config: StylizeConfig
     output: Storage
@@ -87,7 +87,7 @@ class Stylizer:
     def __init__(self, task: StylizerTask) -> None:
         torch.set_num_threads(task.threads)
         self.task = task
-        self.base = load_base(fetch(task.base_uri, task.cache_dir), task.device)
+        self.base = open_base(task.base_location, task.device, task.cache_dir)
         self._refs = {ref.label: ref for ref in task.styles}
         self._styles: OrderedDict[str, Style] = OrderedDict()
 
