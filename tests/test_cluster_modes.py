@@ -19,9 +19,9 @@ import pytest
 import requests
 import yaml
 from deltalake import DeltaTable
-from jobs_run import ROOT, run_job
+from tests.jobs_run import ROOT, run_job
 from tenacity import retry, stop_after_delay, wait_fixed
-from tiny import tiny_recipe
+from tests.tiny import tiny_recipe
 
 from catalog.store import StyleCatalog
 from cluster.storage import Storage

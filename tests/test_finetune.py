@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import SIZE, make_tiny_base, make_tiny_style
+from tests.tiny import SIZE, make_tiny_base, make_tiny_style
 
 from osasis.base import Base, load_base, load_spec
 from osasis.checkpoint import load_style

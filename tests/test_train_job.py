@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from jobs_run import kill_job_when, run_job
+from tests.jobs_run import kill_job_when, run_job
 from PIL import Image
-from tiny import make_tiny_base
+from tests.tiny import make_tiny_base
 
 from catalog.store import StyleCatalog
 from cluster.config_file import check, read_yaml

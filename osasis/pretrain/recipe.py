@@ -66,9 +66,9 @@ def _mini64() -> Recipe:
         ),
         perceptual=PerceptualConfig(kind="clip"),
         style_levels=(0, 1),
-        diffae_training=PretrainConfig(steps=3200, batch_size=16, learning_rate=4e-4),
-        latent_training=PretrainConfig(steps=3000, batch_size=128, learning_rate=5e-4, bf16=False),
-        photo_training=PretrainConfig(steps=800, batch_size=16, learning_rate=2e-4, warmup_steps=50),
+        diffae_training=PretrainConfig(steps=2400, batch_size=16, learning_rate=4e-4),
+        latent_training=PretrainConfig(steps=2000, batch_size=128, learning_rate=5e-4, bf16=False),
+        photo_training=PretrainConfig(steps=400, batch_size=16, learning_rate=2e-4, warmup_steps=50, ema=0.99),
         clip_training=ClipTrainConfig(
             steps=3400, batch_size=64, learning_rate=1e-3, warmup_steps=100, weight_decay=0.1, ema=0.995, variants=7
         ),
