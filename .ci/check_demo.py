@@ -32,7 +32,11 @@ def main(storage: Storage) -> int:
     versions = StyleCatalog.open(storage).resolve("all")
     bad = 0
     for version in versions:
-        rows = [r for r in manifest if (r["style_id"], r["version"], r["status"]) == (version.style_id, version.version, "done")]
+        rows = [
+            r
+            for r in manifest
+            if (r["style_id"], r["version"], r["status"]) == (version.style_id, version.version, "done")
+        ]
         size = base.image_size
         photos = torch.stack(
             [picture(r["input_uri"], size, FitTransform.model_validate_json(r["transform"]).box) for r in rows]

@@ -60,7 +60,7 @@ class Gallery:
         for uri, photo in self.photos.items():
             name = html.escape(uri.rpartition("/")[2], quote=True)
             cells = "".join(
-                f"<td><img src='{_data_uri(c.results[uri])}' alt='{name} as {html.escape(str(c.style), quote=True)}'></td>"
+                f"<td><img src='{_data_uri(c.results[uri])}' alt='{name} as {html.escape(str(c.style))}'></td>"
                 if uri in c.results
                 else "<td></td>"
                 for c in self.columns

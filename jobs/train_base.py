@@ -45,11 +45,11 @@ class TrainBaseFlags(JobFlags):
     """Name of the base, as styles will know it."""
     recipe: str = "mini64"
     """Sizes of the networks and how they are trained: a name, or a YAML or JSON file."""
-    parts: list[PartName] = list(ORDER)
+    parts: tuple[PartName, ...] = ORDER
     """Which parts to train."""
     bank_images: str | None = None
     """Folder or prefix of photographs for the content bank; default: the first of --images."""
-    steps: dict[str, int] = {}
+    steps: dict[str, int] = Field({})
     """Optimizer steps of a part instead of the recipe's, such as --steps diffae=100."""
     workers: int = Field(1, gt=0)
     """Data-parallel workers."""
@@ -118,7 +118,9 @@ def _recipe(flags: TrainBaseFlags) -> Recipe:
 def _print_plan(flags: TrainBaseFlags, recipe: Recipe, rows: list[Row], todo: list[PartName]) -> None:
     with torch.device("meta"):
         sizes = {"diffae": DiffAE(recipe.unet, recipe.encoder), "photo-prior": UNet(recipe.photo_prior)}
-    console.print(f"base {flags.name}: {len(rows)} images at {recipe.image_size} px, {flags.workers} workers → {flags.out}")
+    console.print(
+        f"base {flags.name}: {len(rows)} images at {recipe.image_size} px, {flags.workers} workers → {flags.out}"
+    )
     for part in flags.parts:
         size = f", {sum(p.numel() for p in sizes[part].parameters()):,} parameters" if part in sizes else ""
         console.print(f"  {part}: {'to train' if part in todo else 'done'}{size}")
@@ -158,9 +160,10 @@ def _write_bundle(
         folder = Path(temporary)
         spec = save_base(folder, spec, parts)
         photos = _bank_photos(flags, recipe, images, rows)
-        settings = {"steps": recipe.bank_encode_steps, "t0_ratio": 0.5, "clamp": True}
-        content = encode_in_batches(load_base(folder), photos, 16, **settings)
-        spec = save_base(folder, spec, {"content_bank": bank_part(content, **settings)})
+        steps, t0_ratio = recipe.bank_encode_steps, 0.5
+        content = encode_in_batches(load_base(folder), photos, 16, steps=steps, t0_ratio=t0_ratio, clamp=True)
+        bank = bank_part(content, steps=steps, t0_ratio=t0_ratio, clamp=True)
+        spec = save_base(folder, spec, {"content_bank": bank})
         for name in (*spec.files, "base.json"):
             out.upload_file(folder / name, name)
 

@@ -80,7 +80,9 @@ def _register(catalog: StyleCatalog, style: StylePlan, record: RunRecord) -> Non
 
 
 def _print_plan(plan: TrainPlan) -> None:
-    table = Table("style", "state", "iterations", "batch", "image", title=f"base {plan.base.name}, storage {plan.storage}")
+    table = Table(
+        "style", "state", "iterations", "batch", "image", title=f"base {plan.base.name}, storage {plan.storage}"
+    )
     for style in plan.styles:
         config = style.config
         table.add_row(style.style_id, style.state, str(config.iterations), str(config.batch_size), style.image_uri)

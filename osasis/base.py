@@ -5,7 +5,6 @@ A bundle is a folder: ``base.json`` (:class:`BaseSpec`) and float16 safetensors,
 
 import hashlib
 import json
-from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -124,7 +123,7 @@ class Base:
         return self._frozen(network)
 
     def _frozen(self, network: M) -> M:
-        return network.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
+        return network.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
 
     def _require(self, part: Part, config: C | None) -> C:
         if config is None or part not in self._tensors:
@@ -157,7 +156,9 @@ def fingerprint(spec: BaseSpec) -> str:
 
     Names, notes, defaults and the content bank are left out: they change no style trained before.
     """
-    networks = spec.model_dump(mode="json", include={"image_size", "unet", "encoder", "latent_prior", "photo_prior", "clip", "perceptual"})
+    networks = spec.model_dump(
+        mode="json", include={"image_size", "unet", "encoder", "latent_prior", "photo_prior", "clip", "perceptual"}
+    )
     weights = {name: digest for name, digest in spec.files.items() if not name.startswith("content_bank")}
     return hashlib.sha256(json.dumps([networks, weights], sort_keys=True).encode()).hexdigest()[:16]
 
@@ -203,7 +204,6 @@ def save_base(folder: Path, spec: BaseSpec, parts: dict[str, dict[str, Tensor]])
     temporary.write_text(spec.model_dump_json(indent=2, exclude_none=True) + "\n")
     temporary.replace(folder / _SPEC)
     return spec
-
 
 
 def _load(network: nn.Module, tensors: dict[str, Tensor], part: str) -> None:

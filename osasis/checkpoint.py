@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -17,7 +17,7 @@ from osasis.settings import Preset, TrainConfig
 from osasis.spn import PlainSPN, TimeSPN
 from osasis.unet import UNet
 
-FORMAT = "osasis-style-1"
+FORMAT: Final = "osasis-style-1"
 
 
 class StyleHeader(BaseModel):
@@ -97,6 +97,6 @@ def load_style(path: Path, base: Base) -> Style:
         spn.load_state_dict({k.removeprefix("spn."): v for k, v in tensors.items() if k.startswith("spn.")})
     except (SafetensorError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{path}: {error}") from None
-    unet = unet.eval().requires_grad_(False).to(base.device, memory_format=torch.channels_last)
+    unet = unet.eval().requires_grad_(False).to(base.device).to(memory_format=torch.channels_last)
     spn = spn.eval().requires_grad_(False).to(base.device)
     return Style(header, unet, spn, z_style.to(base.device), base.style_levels)

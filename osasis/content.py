@@ -33,9 +33,7 @@ def sample_z(base: Base, noise: Tensor, steps: int = 200) -> Tensor:
     """z_sem from the latent prior by DDIM. ``noise`` [B, D] → [B, D]."""
     prior, mean, std = base.latent_prior
     schedule = Schedule.spaced(constant_betas(prior.config.beta), ddim_timesteps(steps))
-    z = noise
-    for z, _ in ddim_decode(noise, prior, schedule, clamp=False):
-        pass
+    z = last((z for z, _ in ddim_decode(noise, prior, schedule, clamp=False)), noise)
     return z * std + mean
 
 
@@ -46,10 +44,8 @@ def draw_photos(base: Base, noise: Tensor, z_noise: Tensor, *, steps: int = 20, 
     ``noise`` [B, 3, S, S], ``z_noise`` [B, D], both standard normal → [B, 3, S, S].
     """
     z = sample_z(base, z_noise, latent_steps)
-    x = noise
-    for x, _ in ddim_decode(noise, lambda x, t: base.eps(x, t, z), Schedule.ddim(steps)):
-        pass
-    return x
+    trajectory = ddim_decode(noise, lambda x, t: base.eps(x, t, z), Schedule.ddim(steps))
+    return last((x for x, _ in trajectory), noise)
 
 
 @torch.no_grad()
@@ -66,7 +62,9 @@ def encode_content(base: Base, photos: Tensor, *, steps: int, t0_ratio: float, c
     return Content(photos, z_in, last(trajectory, photos))
 
 
-def encode_in_batches(base: Base, photos: Tensor, batch_size: int, *, steps: int, t0_ratio: float, clamp: bool) -> Content:
+def encode_in_batches(
+    base: Base, photos: Tensor, batch_size: int, *, steps: int, t0_ratio: float, clamp: bool
+) -> Content:
     """:func:`encode_content` of many photographs, ``batch_size`` at a time."""
     parts = [
         encode_content(base, part.to(base.device), steps=steps, t0_ratio=t0_ratio, clamp=clamp)
@@ -114,4 +112,3 @@ def bank_part(content: Content, *, steps: int, t0_ratio: float, clamp: bool) -> 
         "t0_per_mille": torch.tensor(round(1000 * t0_ratio)),
         "clamp": torch.tensor(clamp),
     }
-

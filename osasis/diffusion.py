@@ -4,6 +4,7 @@ Shapes: x is [B, ...] (images [B, 3, S, S] or latents [B, D]); t is [B]; schedul
 A *step* i counts the respaced process, a *timestep* ``timesteps[i]`` the original one of T = 1000 that networks see.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -121,10 +122,8 @@ def ddim_decode(
 
 def last(trajectory: Iterator[Tensor], default: Tensor) -> Tensor:
     """The end of a trajectory; ``default`` where it has no step."""
-    x = default
-    for x in trajectory:
-        pass
-    return x
+    end = deque(trajectory, maxlen=1)
+    return end[0] if end else default
 
 
 def add_noise(x0: Tensor, noise: Tensor, alpha_bar: float | Tensor) -> Tensor:
@@ -143,9 +142,7 @@ def ddpm_step(x_t: Tensor, output: Tensor, schedule: Schedule, i: int, noise: Te
     alpha_bar, alpha_bar_prev = schedule.alpha_bar_at(i), schedule.alpha_bar_at(i - 1)
     beta = 1 - alpha_bar / alpha_bar_prev
     x0 = predict_x0(x_t, eps, alpha_bar)
-    mean = (
-        beta * alpha_bar_prev**0.5 * x0 + (1 - alpha_bar_prev) * (1 - beta) ** 0.5 * x_t
-    ) / (1 - alpha_bar)
+    mean = (beta * alpha_bar_prev**0.5 * x0 + (1 - alpha_bar_prev) * (1 - beta) ** 0.5 * x_t) / (1 - alpha_bar)
     if i == 0:
         return mean
     log_beta = torch.log(torch.tensor(beta, dtype=torch.float64))

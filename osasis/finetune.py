@@ -84,7 +84,9 @@ class Finetuner:
         self.clips = clips
         self.perceptual = perceptual
         self.device = reference.style.device
-        self.unet = eps_b.to(self.device, memory_format=torch.channels_last).requires_grad_(True).train(config.dropout)
+        self.unet = (
+            eps_b.to(self.device).to(memory_format=torch.channels_last).requires_grad_(True).train(config.dropout)
+        )
         torch.manual_seed(stable_seed(config.seed, "spn"))
         self.spn = (TimeSPN() if config.spn == "time" else PlainSPN()).to(self.device)
         if config.spn_init == "zero":

@@ -28,7 +28,7 @@ class _ChannelsLastGroupNorm(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:  # type: ignore[override]  # noqa: ANN001
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float) -> Tensor:  # type: ignore[override,no-untyped-def]  # noqa: ANN001
         b, c, height, width = x.shape
         out, mean, rstd = torch.native_group_norm(
             x, weight.to(x.dtype), bias.to(x.dtype), b, c, height * width, groups, eps

@@ -19,13 +19,13 @@ import pytest
 import requests
 import yaml
 from deltalake import DeltaTable
-from tests.jobs_run import ROOT, run_job
 from tenacity import retry, stop_after_delay, wait_fixed
-from tests.tiny import tiny_recipe
 
 from catalog.store import StyleCatalog
 from cluster.storage import Storage
 from osasis.base import load_base
+from tests.jobs_run import ROOT, run_job
+from tests.tiny import tiny_recipe
 
 RAY = str(Path(sys.executable).with_name("ray"))
 
@@ -143,9 +143,10 @@ def test_three_jobs_by_submission_and_by_address(head: Head, inputs: Path, s3: A
     output = Storage.open(f"{storage}/out")
     table = DeltaTable(output.delta_uri("manifest"), storage_options=output.delta_options()).to_pyarrow_table()
     rows = table.to_pylist()
-    assert sorted((row["style_id"], row["status"]) for row in rows) == [("addressed", "done")] * 6 + [
-        ("submitted", "done")
-    ] * 6
+    assert (
+        sorted((row["style_id"], row["status"]) for row in rows)
+        == [("addressed", "done")] * 6 + [("submitted", "done")] * 6
+    )
     assert len({row["output_uri"] for row in rows}) == 12
     assert all(Storage.open(row["output_uri"]).exists() for row in rows)
 
@@ -154,4 +155,6 @@ def test_exit_codes_reach_the_job_list(head: Head) -> None:
     log = head.submit("train_styles", "--config", "no-such-file.yaml", expect=2)
     assert "no-such-file.yaml" in log
     jobs = subprocess.run([RAY, "job", "list"], env=head.env, capture_output=True, text=True, check=True, timeout=60)
-    assert "exit code 2" in jobs.stdout.replace("\n", " ") or "driver_exit_code=2" in jobs.stdout, json.dumps(jobs.stdout)
+    assert "exit code 2" in jobs.stdout.replace("\n", " ") or "driver_exit_code=2" in jobs.stdout, json.dumps(
+        jobs.stdout
+    )

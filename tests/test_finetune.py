@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.tiny import SIZE, make_tiny_base, make_tiny_style
 
 from osasis.base import Base, load_base, load_spec
 from osasis.checkpoint import load_style
@@ -15,6 +14,7 @@ from osasis.errors import BaseError, BaseMismatch, CheckpointError, NotFinite
 from osasis.settings import TrainConfig, train_config
 from osasis.stylize import encode, stylize
 from osasis.train_style import StyleTraining
+from tests.tiny import SIZE, make_tiny_base, make_tiny_style
 
 
 @pytest.fixture(scope="module")

@@ -230,9 +230,7 @@ def finetuned(base: Any) -> tuple[Finetuner, list[dict[str, float]]]:
             latent_steps=args["T_latent"],
         )
         check(photos, g["content_photo_0" if i == 0 else "last_content_photo"])
-        losses += finetuner.iteration(
-            encode_content(base, photos, steps=config.encode_steps, t0_ratio=config.t0_ratio)
-        )
+        losses += finetuner.iteration(encode_content(base, photos, steps=config.encode_steps, t0_ratio=config.t0_ratio))
     return finetuner, losses
 
 

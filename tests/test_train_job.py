@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from tests.jobs_run import kill_job_when, run_job
 from PIL import Image
-from tests.tiny import make_tiny_base
 
 from catalog.store import StyleCatalog
 from cluster.config_file import check, read_yaml
@@ -18,6 +16,8 @@ from jobs.training.plan import make_plan
 from jobs.training.styles_file import StylesFile
 from osasis.base import load_base
 from osasis.checkpoint import load_style
+from tests.jobs_run import kill_job_when, run_job
+from tests.tiny import make_tiny_base
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,6 @@ SPEC = BaseSpec(
 def tiny_recipe() -> Recipe:
     """Makes a base like :data:`SPEC` in a few steps."""
     quick = {"steps": 4, "batch_size": 4, "warmup_steps": 1, "bf16": False}
-    assert SPEC.latent_prior and SPEC.photo_prior and SPEC.clip and SPEC.perceptual
     return Recipe(
         **{name: getattr(SPEC, name) for name in Recipe.model_fields if name in BaseSpec.model_fields},
         decode_size=40,

@@ -93,7 +93,9 @@ def _train_part(config: dict[str, Any]) -> None:
         step = trainer.next_step
         if step % REPORT_EVERY == 0 and rank == 0:
             rate = len(losses) * trainer.config.batch_size / (time.monotonic() - since)
-            print(f"{part} step {step}/{trainer.config.steps} loss {np.mean(losses):.4f} {rate:.1f} images/s", flush=True)
+            print(
+                f"{part} step {step}/{trainer.config.steps} loss {np.mean(losses):.4f} {rate:.1f} images/s", flush=True
+            )
             since, losses = time.monotonic(), []
         if step % config["checkpoint_every"] == 0 and step < trainer.config.steps:
             _checkpoint(metrics, trainer, rank)

@@ -134,4 +134,3 @@ def windows(source: Source, size: int, limit: int | None = None) -> Iterator[lis
     items = islice(source.items(), limit)
     while group := list(islice(items, size)):
         yield group
-

@@ -30,7 +30,7 @@ def _segment(name: str) -> str:
     if not encoded.strip("."):  # "", ".", "..": never a path of its own
         encoded = encoded.replace(".", "%2E") or "%"
     if len(encoded) > _LONGEST:
-        encoded = f"{encoded[:_LONGEST - 18]}~{_digest(name)}"
+        encoded = f"{encoded[: _LONGEST - 18]}~{_digest(name)}"
     return encoded
 
 

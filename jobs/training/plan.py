@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeVar
 
 from pydantic import ValidationError
@@ -85,13 +86,13 @@ def make_plan(styles: StylesFile, file: ConfigFile | None) -> TrainPlan:
     catalog = storage and attempt(["storage"], lambda: StyleCatalog.open(storage))
     plans = []
     for i, style in enumerate(styles.styles):
-        image = attempt(["styles", i, "image"], lambda style=style: _read_image(style.image))
+        image = attempt(["styles", i, "image"], partial(_read_image, style.image))
         if base is None:
             continue
-        config = attempt(["styles", i, "train"], lambda style=style: styles.config_of(style, base[1].train_defaults))
+        config = attempt(["styles", i, "train"], partial(styles.config_of, style, base[1].train_defaults))
         photo = config and config.style_photo.image
         if photo:
-            attempt(["styles", i, "train", "style_photo", "image"], lambda photo=photo: _read_image(photo))
+            attempt(["styles", i, "train", "style_photo", "image"], partial(_read_image, photo))
         if storage and catalog and image and config:
             plans.append(_style_plan(style, styles.preset, image, config, base[1], storage, catalog))
     if problems or storage is None or base is None:

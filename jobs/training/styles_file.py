@@ -78,7 +78,7 @@ class TrainStylesFlags(JobFlags):
     """Id of a single style, instead of --config."""
     image: str | None = None
     """Reference picture of the single style."""
-    tags: list[str] = []
+    tags: tuple[str, ...] = ()
     """Tags of the single style."""
     workers: int | None = None
     """Styles trained at the same time; default: as many as the cluster holds."""
@@ -105,18 +105,18 @@ def read_styles(flags: TrainStylesFlags) -> tuple[StylesFile, ConfigFile | None]
     if flags.config is None:
         if flags.id is None or flags.image is None:
             raise ConfigError(Problem("command line", "nothing to train", "give --config, or --id and --image"))
-        single = {"id": flags.id, "image": flags.image, "tags": flags.tags}
+        single = {"id": flags.id, "image": flags.image, "tags": list(flags.tags)}
         try:
             given = {key: value for key, value in overrides.items() if value is not None}
             return StylesFile.model_validate({"styles": [single], "train": train, **given}), None
         except ValidationError as error:
             details = error.errors(include_url=False, include_input=False)
-            raise ConfigError([problem_of(d, f"--{d['loc'][-1] if d['loc'] else 'id'}", StylesFile) for d in details]) from error
+            raise ConfigError(
+                [problem_of(d, f"--{d['loc'][-1] if d['loc'] else 'id'}", StylesFile) for d in details]
+            ) from error
     if flags.id or flags.image:
         raise ConfigError(Problem("--id", "cannot be combined with --config"))
     file = read_yaml(flags.config)
     if train:
         overrides["train"] = {**(file.data.get("train") or {}), **train}
     return check(file, StylesFile, overrides), file
-
-

@@ -12,7 +12,6 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
-from ray.actor import ActorHandle
 
 from cluster.storage import Storage
 from jobs.bases import open_base
@@ -30,7 +29,7 @@ _PREVIEWS = 4
 def train_style(config: dict[str, Any]) -> None:
     """Ray Train's loop for one style. ``config``: plan, base_location, run_id, checkpoint_every, board."""
     plan: StylePlan = config["plan"]
-    board: ActorHandle = config["board"]
+    board: Any = config["board"]
     device = ray.train.torch.get_device()
     if device.type == "cpu":
         torch.set_num_threads(config["threads"])
@@ -77,9 +76,7 @@ def _image(uri: str, size: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _finish(
-    training: StyleTraining, plan: StylePlan, run_id: str, losses: dict[str, float], seconds: float
-) -> None:
+def _finish(training: StyleTraining, plan: StylePlan, run_id: str, losses: dict[str, float], seconds: float) -> None:
     """Write the style's files, the result last."""
     base, reference = training.base, training.reference
     style = training.style(plan.style_id, plan.preset)

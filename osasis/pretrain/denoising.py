@@ -56,7 +56,11 @@ def variational_bound(x0: Tensor, x_t: Tensor, t: Tensor, eps: Tensor, v: Tensor
     x0_predicted = ((x_t - (1 - level).sqrt() * eps) / level.sqrt()).clamp(-1, 1)
     mean_gap = beta * level_prev.sqrt() / (1 - level) * (x0 - x0_predicted)
     kl = 0.5 * (
-        log_variance - log_posterior - 1 + (log_posterior - log_variance).exp() + mean_gap.square() * (-log_variance).exp()
+        log_variance
+        - log_posterior
+        - 1
+        + (log_posterior - log_variance).exp()
+        + mean_gap.square() * (-log_variance).exp()
     )
     return kl.flatten(1).mean(1) / np.log(2.0)
 

@@ -61,7 +61,9 @@ def _mini64() -> Recipe:
         clip=ClipConfig(
             embed_dim=128,
             vision=ClipVisionConfig(layers=(1, 2, 2, 1), width=24, head_width=32, image_size=64),
-            text=ClipTextConfig(context_length=40, vocab_size=len(vocab) + FIRST_WORD + 2, width=128, heads=4, layers=2),
+            text=ClipTextConfig(
+                context_length=40, vocab_size=len(vocab) + FIRST_WORD + 2, width=128, heads=4, layers=2
+            ),
             vocab=vocab,
         ),
         perceptual=PerceptualConfig(kind="clip"),

@@ -50,7 +50,9 @@ class Trainer:
     forward turns that batch into a loss. A run resumed from :meth:`state_dict` continues bit for bit on the CPU.
     """
 
-    def __init__(self, module: nn.Module, config: PretrainConfig, device: str = "cpu", wrap: Wrap = lambda m: m) -> None:
+    def __init__(
+        self, module: nn.Module, config: PretrainConfig, device: str = "cpu", wrap: Wrap = lambda m: m
+    ) -> None:
         self.config = config
         self.device = torch.device(device)
         self.module = module.to(self.device).train()
