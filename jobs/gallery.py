@@ -32,14 +32,14 @@ class Gallery:
     photos: dict[str, Image.Image]
     columns: list[Column]
 
-    def png(self, halves: int = 2) -> bytes:
-        """The whole gallery in one picture, its rows in ``halves`` blocks side by side."""
+    def png(self, blocks: int = 3) -> bytes:
+        """The whole gallery in one picture, its rows in ``blocks`` side by side."""
         rows = list(self.photos)
-        per_block = -(-len(rows) // halves)
+        per_block = -(-len(rows) // blocks)
         step, width = TILE + _GAP, 1 + len(self.columns)
-        size = (halves * width * step + (halves - 1) * 4 * _GAP + _GAP, (per_block + 1) * step + _GAP)
+        size = (blocks * width * step + (blocks - 1) * 4 * _GAP + _GAP, (per_block + 1) * step + _GAP)
         sheet = Image.new("RGB", size, "white")
-        for block in range(halves):
+        for block in range(blocks):
             left = block * (width * step + 4 * _GAP) + _GAP
             for i, column in enumerate(self.columns, 1):
                 sheet.paste(_tile(column.reference), (left + i * step, _GAP))

@@ -160,7 +160,7 @@ def _write_bundle(
         folder = Path(temporary)
         spec = save_base(folder, spec, parts)
         photos = _bank_photos(flags, recipe, images, rows)
-        steps, t0_ratio = recipe.bank_encode_steps, 0.5
+        steps, t0_ratio = recipe.bank_encode_steps, recipe.bank_t0_ratio
         content = encode_in_batches(load_base(folder), photos, 16, steps=steps, t0_ratio=t0_ratio, clamp=True)
         bank = bank_part(content, steps=steps, t0_ratio=t0_ratio, clamp=True)
         spec = save_base(folder, spec, {"content_bank": bank})

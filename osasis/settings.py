@@ -73,7 +73,9 @@ class TrainConfig(_Settings):
 class StylizeConfig(_Settings):
     """How photographs are stylized."""
 
-    t0_ratio: float = Field(0.5, gt=0, lt=1, description="Depth of the structural code, as a part of T.")
+    t0_ratio: float | None = Field(
+        None, gt=0, lt=1, description="Depth of the structural code, as a part of T; None: as the style was trained."
+    )
     encode_steps: int = Field(100, gt=0, description="Forward DDIM steps over all of T.")
     decode_steps: int = Field(50, gt=0, description="Reverse DDIM steps over all of T.")
     lambda_spn: float = Field(0.1, ge=0, description="Weight of the SPN; above 0.1 structure starts to beat style.")

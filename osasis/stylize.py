@@ -3,6 +3,8 @@
 Shapes: B photographs, S image size, D width of z_sem.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -14,9 +16,26 @@ from osasis.finetune import decode_indices
 from osasis.settings import StylizeConfig
 
 
-def encode(base: Base, images: Tensor, config: StylizeConfig, *, clamp: bool = True) -> Content:
-    """Semantic and structural codes of ``images`` [B, 3, S, S] in [-1, 1]; the same for every style of the base."""
-    return encode_content(base, images, steps=config.encode_steps, t0_ratio=config.t0_ratio, clamp=clamp)
+class Encoding(NamedTuple):
+    """What an encoding depends on beside the picture: styles for which this is equal share it."""
+
+    steps: int
+    t0_ratio: float
+    clamp: bool
+
+
+def encoding_for(style: Style, config: StylizeConfig) -> Encoding:
+    """How photographs must be encoded for this style."""
+    return Encoding(config.encode_steps, t0_of(style, config), style.config.clamp)
+
+
+def t0_of(style: Style, config: StylizeConfig) -> float:
+    return style.config.t0_ratio if config.t0_ratio is None else config.t0_ratio
+
+
+def encode(base: Base, images: Tensor, encoding: Encoding) -> Content:
+    """Semantic and structural codes of ``images`` [B, 3, S, S] in [-1, 1] (Eq. 7); they know nothing of the style."""
+    return encode_content(base, images, steps=encoding.steps, t0_ratio=encoding.t0_ratio, clamp=encoding.clamp)
 
 
 @torch.no_grad()
@@ -29,7 +48,7 @@ def stylize(style: Style, encoded: Content, config: StylizeConfig) -> Tensor:
     settings = style.config
     schedule = Schedule.ddim(config.decode_steps)
     x, device = encoded.x_t0, encoded.x_t0.device
-    for i in decode_indices(schedule, config.t0_ratio, matched=settings.matched_t0):
+    for i in decode_indices(schedule, t0_of(style, config), matched=settings.matched_t0):
         step = torch.full((len(x),), i, dtype=torch.long, device=device)
         x = x + config.lambda_spn * style.spn(encoded.photos, step)
         eps = style.unet(

@@ -30,7 +30,7 @@ from osasis.finetune import Finetuner, make_reference
 from osasis.latent_prior import LatentPrior, LatentPriorConfig
 from osasis.settings import LossWeights, StylizeConfig, TrainConfig
 from osasis.spn import PlainSPN, TimeSPN
-from osasis.stylize import encode, stylize
+from osasis.stylize import encode, encoding_for, stylize
 from osasis.unet import UNet, UNetConfig
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -270,7 +270,7 @@ def test_inference_on_the_finetuned_model(finetuned: tuple[Finetuner, list[dict[
         style_id="golden", base_name="golden", base_fingerprint="", preset="official", config=finetuner.config
     )
     style = Style(header, finetuner.unet.eval(), finetuner.spn.eval(), g["z_style"], ())
-    encoded = encode(base, g["image"], config)
+    encoded = encode(base, g["image"], encoding_for(style, config))
     check(encoded.z_in, g["z_in"])
     check(encoded.x_t0, g["x_t0"])
     check(stylize(style, encoded, config), g["stylized"])

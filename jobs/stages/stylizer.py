@@ -20,7 +20,7 @@ from osasis.checkpoint import Style, load_style
 from osasis.content import Content
 from osasis.image import encode_png, to_image
 from osasis.settings import StylizeConfig
-from osasis.stylize import encode, stylize
+from osasis.stylize import Encoding, encode, encoding_for, stylize
 
 Row = dict[str, Any]
 
@@ -103,25 +103,27 @@ class Stylizer:
             self._stylize(ready[start : start + self.task.batch_size])
         return pa.Table.from_pylist([{name: row[name] for name in FINISHED.names} for row in rows], schema=FINISHED)
 
-    def pictures(self, label: str, rows: Sequence[Row], chosen: list[int], encodings: dict[bool, Content]) -> Tensor:
+    def pictures(
+        self, label: str, rows: Sequence[Row], chosen: list[int], encodings: dict[Encoding, Content]
+    ) -> Tensor:
         """The chosen rows in the named style: [len(chosen), 3, S, S].
 
-        ``encodings`` holds what all styles share; styles trained without clamping need an encoding of their own.
+        ``encodings`` holds what styles share; those trained to another depth need an encoding of their own.
         """
         style = self._style(label)
-        clamp = style.config.clamp
-        if clamp not in encodings:
-            encodings[clamp] = encode(self.base, self._images(rows), self.task.config, clamp=clamp)
-        return stylize(style, encodings[clamp][torch.tensor(chosen)], self.task.config)
+        encoding = encoding_for(style, self.task.config)
+        if encoding not in encodings:
+            encodings[encoding] = encode(self.base, self._images(rows), encoding)
+        return stylize(style, encodings[encoding][torch.tensor(chosen)], self.task.config)
 
     def _stylize(self, rows: Sequence[Row]) -> None:
-        encodings: dict[bool, Content] = {}
+        encodings: dict[Encoding, Content] = {}
         for label in self._refs:
             chosen = [i for i, row in enumerate(rows) if label in row["missing"]]
             if chosen:
                 self._attempt(label, rows, chosen, encodings)
 
-    def _attempt(self, label: str, rows: Sequence[Row], chosen: list[int], encodings: dict[bool, Content]) -> None:
+    def _attempt(self, label: str, rows: Sequence[Row], chosen: list[int], encodings: dict[Encoding, Content]) -> None:
         """One style of a batch; where that fails, by one of its pictures or for want of memory, picture by picture."""
         start = time.monotonic()
         try:

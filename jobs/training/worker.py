@@ -19,7 +19,7 @@ from jobs.training.plan import RESULT, StylePlan
 from osasis.image import decode_image, encode_png, fit, to_image, to_tensor
 from osasis.metrics import gradient_correlation, style_distance
 from osasis.settings import StylizeConfig
-from osasis.stylize import encode, stylize
+from osasis.stylize import encode, encoding_for, stylize
 from osasis.train_style import StyleTraining
 
 _STATE = "state.pt"
@@ -83,7 +83,7 @@ def _finish(training: StyleTraining, plan: StylePlan, run_id: str, losses: dict[
     data = training.checkpoint(plan.style_id, plan.preset)
     photos = training.bank.content.photos[:_PREVIEWS]
     settings = StylizeConfig()
-    stylized = stylize(style, encode(base, photos, settings), settings)
+    stylized = stylize(style, encode(base, photos, encoding_for(style, settings)), settings)
     pictures = {
         "reference.png": reference.style[0],
         "photo.png": reference.photo[0],

@@ -35,6 +35,7 @@ class Recipe(BaseModel):
     clip_training: ClipTrainConfig
     bank_size: int = Field(64, gt=0, description="Content photographs encoded into the bundle.")
     bank_encode_steps: int = 50
+    bank_t0_ratio: float = Field(0.5, gt=0, lt=1)
 
 
 def _mini64() -> Recipe:
@@ -68,6 +69,20 @@ def _mini64() -> Recipe:
         ),
         perceptual=PerceptualConfig(kind="clip"),
         style_levels=(0, 1),
+        # Found by trying on the two styles of the demo: docs/design.md says what each is for.
+        train_defaults={
+            "iterations": 24,
+            "batch_size": 2,
+            "learning_rate": 4e-5,
+            "t0_ratio": 0.4,
+            "weights": {"cross_domain": 0.7, "recon_perceptual": 2.0},
+            "spn_style": "lambda",
+            "spn_init": "zero",
+            "matched_t0": True,
+            "dropout": False,
+            "bf16": True,
+        },
+        bank_t0_ratio=0.4,
         diffae_training=PretrainConfig(steps=2400, batch_size=16, learning_rate=4e-4),
         latent_training=PretrainConfig(steps=2000, batch_size=128, learning_rate=5e-4, bf16=False),
         photo_training=PretrainConfig(steps=400, batch_size=16, learning_rate=2e-4, warmup_steps=50, ema=0.99),
