@@ -25,7 +25,7 @@ from catalog.store import StyleCatalog
 from cluster.storage import Storage
 from osasis.base import load_base
 from tests.jobs_run import ROOT, run_job
-from tests.tiny import tiny_recipe
+from tests.tiny import make_tiny_base, tiny_recipe
 
 RAY = str(Path(sys.executable).with_name("ray"))
 
@@ -116,8 +116,9 @@ def styles_file(folder: Path, base: str, storage: str, style_id: str) -> Path:
     return path
 
 
-def test_three_jobs_by_submission_and_by_address(head: Head, inputs: Path, s3: Any, tmp_path: Path) -> None:
-    base, storage = s3.bucket_uri(), s3.bucket_uri()
+@pytest.mark.slow
+def test_a_base_by_submission_and_by_address(head: Head, inputs: Path, s3: Any, tmp_path: Path) -> None:
+    base = s3.bucket_uri()
     make = ("--images", inputs / "images", "--table", inputs / "labels.csv", "--recipe", inputs / "recipe.json")
     make += ("--name", "tiny", "--workers", 2)
     log = head.submit("train_base", *make, "--out", base)
@@ -131,6 +132,11 @@ def test_three_jobs_by_submission_and_by_address(head: Head, inputs: Path, s3: A
     run_job("train_base", *make, "--out", tmp_path / "b2", "--parts", "diffae", env=head.env)
     assert (tmp_path / "b2" / "base.json").exists()
 
+
+def test_styles_by_submission_and_by_address(head: Head, inputs: Path, s3: Any, tmp_path: Path) -> None:
+    base, storage = s3.bucket_uri(), s3.bucket_uri()
+    for path in make_tiny_base(tmp_path / "base").iterdir():
+        Storage.open(base).upload_file(path, path.name)
     head.submit("train_styles", "--config", styles_file(inputs, base, storage, "submitted"))
     run_job("train_styles", "--config", styles_file(inputs, base, storage, "addressed"), env=head.env)
     versions = StyleCatalog.open(Storage.open(storage)).list()
