@@ -57,13 +57,14 @@ def check_name(name: str) -> str:
     """``name`` itself, if it is a relative path that stays below where it is put.
 
     Raises:
-        StorageError: empty, absolute, with NUL, with an empty, ``.`` or ``..`` part, or a temporary name.
+        StorageError: empty, absolute, with a backslash (S3 servers differ on it) or NUL, with an empty, ``.`` or ``..``
+            part, or a temporary name.
     """
     for part in name.split("/"):
-        if part in ("", ".", "..") or "\0" in part or part.startswith(TEMP_PREFIX):
+        if part in ("", ".", "..") or "\0" in part or "\\" in part or part.startswith(TEMP_PREFIX):
             raise StorageError(
                 f"{name!r} cannot name a file in storage: use a relative path such as 'a/b.png', "
-                "without empty, '.' or '..' parts"
+                "without backslashes and without empty, '.' or '..' parts"
             )
     return name
 

@@ -5,16 +5,17 @@ import json
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
 import yaml
@@ -56,7 +57,7 @@ def _free_port() -> int:
 @pytest.fixture(scope="module")
 def head(s3: Any) -> Iterator[Head]:
     """``ray start --head`` of its own, on the loopback interface, with token authentication."""
-    port, dashboard = _free_port(), _free_port()
+    port, dashboard, agent = _free_port(), _free_port(), _free_port()
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short: Ray puts Unix sockets below it
     env = dict(os.environ) | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"  # as in an activated environment
@@ -65,6 +66,7 @@ def head(s3: Any) -> Iterator[Head]:
     process = subprocess.Popen(
         [RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=4",
          f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", "--disable-usage-stats",
+         f"--dashboard-agent-listen-port={agent}",  # its default would meet that of any other Ray on this machine
          "--min-worker-port=23000", "--max-worker-port=23999", "--object-store-memory=300000000",
          f"--temp-dir={folder}"],
         env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
@@ -83,11 +85,11 @@ def head(s3: Any) -> Iterator[Head]:
         ready()
         yield Head(env | {"RAY_ADDRESS": f"127.0.0.1:{port}", "RAY_API_SERVER_ADDRESS": address})
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+        psutil.wait_procs(family, timeout=20)
         shutil.rmtree(folder, ignore_errors=True)
 
 
