@@ -14,6 +14,7 @@ from cluster.connection import connect
 from cluster.resources import Ask
 from cluster.run_record import run_record
 from cluster.storage import Storage
+from jobs.bases import describe_base
 from jobs.pretraining.images import Row, decode_images, dump_array, list_images, read_table
 from jobs.pretraining.parts import BUNDLE_PART, IMAGES, ORDER, ROWS, PartName, fit_part, part_file
 from osasis.base import BaseSpec, Provenance, load_base, save_base
@@ -49,6 +50,8 @@ class TrainBaseFlags(JobFlags):
     """Which parts to train."""
     bank_images: str | None = None
     """Folder or prefix of photographs for the content bank; default: the first of --images."""
+    start_from: str | None = None
+    """A base of the same sizes whose weights the parts begin with, instead of random ones: bundled name, path or URI."""
     steps: dict[str, int] = Field({})
     """Optimizer steps of a part instead of the recipe's, such as --steps diffae=100."""
     workers: int = Field(1, gt=0)
@@ -79,6 +82,7 @@ def main() -> int:
     _print_plan(flags, recipe, rows, todo)
     if flags.dry_run:
         return ExitCode.DONE
+    start_from = describe_base(flags.start_from)[0] if flags.start_from else None
     out.check_writable()
     with run_record(work, job="train_base", config=flags.model_dump(mode="json")) as record:
         if todo:
@@ -88,7 +92,7 @@ def main() -> int:
                 ask = Ask(cpus=flags.cpus_per_worker, gpus=flags.gpus_per_worker)
                 for part in todo:
                     with record.timed(part):
-                        fit_part(part, recipe, work, flags.workers, ask, flags.checkpoint_every)
+                        fit_part(part, recipe, work, flags.workers, ask, flags.checkpoint_every, start_from)
                     console.print(f"{part}: done")
         _write_bundle(flags, recipe, out, work, images, rows)
     console.print(f"[green]Base {flags.name} is in {out}[/green]")

@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from cluster.cache import fetch
 from cluster.resources import Ask
 from cluster.storage import Storage
+from jobs.bases import base_folder
 from osasis.clip import ClipEncoder
 from osasis.diffae import DiffAE
 from osasis.latent_prior import LatentPrior
@@ -44,8 +45,20 @@ def part_file(part: PartName) -> str:
     return f"parts/{BUNDLE_PART[part]}.safetensors"
 
 
-def fit_part(part: PartName, recipe: Recipe, work: Storage, workers: int, ask: Ask, checkpoint_every: int) -> None:
-    """Train one part to its end, resuming an earlier run of the same name."""
+def fit_part(
+    part: PartName,
+    recipe: Recipe,
+    work: Storage,
+    workers: int,
+    ask: Ask,
+    checkpoint_every: int,
+    start_from: str | None = None,
+) -> None:
+    """Train one part to its end, resuming an earlier run of the same name.
+
+    Args:
+        start_from: location of a base of the same sizes whose weights a new run begins with.
+    """
     resources = {"CPU": ask.cpus} | ({"GPU": ask.gpus} if ask.gpus else {})
     TorchTrainer(
         _train_part,
@@ -55,6 +68,7 @@ def fit_part(part: PartName, recipe: Recipe, work: Storage, workers: int, ask: A
             "work": work,
             "threads": max(1, int(ask.cpus)),
             "checkpoint_every": checkpoint_every,
+            "start_from": start_from,
         },
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=ask.gpus > 0, resources_per_worker=resources),
         run_config=RunConfig(
@@ -83,6 +97,8 @@ def _train_part(config: dict[str, Any]) -> None:
 
     trainer = make_trainer(part, recipe, work, str(device), wrap)
     checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None and config["start_from"] is not None:
+        trainer.start_from(part_weights(config["start_from"], part))
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             trainer.load_state_dict(torch.load(Path(folder) / "state.pt", map_location=device, weights_only=True))
@@ -131,6 +147,12 @@ def make_trainer(part: PartName, recipe: Recipe, work: Storage, device: str, wra
         case "clip":
             rows = json.loads(work.read_bytes(ROWS))
             return ClipTrainer(ClipEncoder(recipe.clip), images, rows, recipe.clip_training, device, wrap)
+
+
+def part_weights(location: str, part: PartName) -> dict[str, Tensor]:
+    """Weights of one part of a finished base, without the latent prior's normalization."""
+    tensors = load_tensors((base_folder(location) / f"{BUNDLE_PART[part]}.safetensors").read_bytes())
+    return {name: tensor.float() for name, tensor in tensors.items() if not name.startswith("conds_")}
 
 
 def finished_weights(trainer: Trainer) -> dict[str, Tensor]:

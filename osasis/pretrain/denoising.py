@@ -15,25 +15,32 @@ class DenoisingLoss(nn.Module):
     """Mean squared error of the predicted noise, DiffAE's training loss (and DDPM's)."""
 
     alpha_bar: Tensor
+    weight: Tensor
 
-    def __init__(self, network: DiffAE | UNet) -> None:
+    def __init__(self, network: DiffAE | UNet, noisy_weight: float = 1.0) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("alpha_bar", (1 - linear_betas()).cumprod(0).float(), persistent=False)
+        alpha_bar = (1 - linear_betas()).cumprod(0).float()
+        self.register_buffer("alpha_bar", alpha_bar, persistent=False)
+        weight = ((1 - alpha_bar) / alpha_bar).clamp(1, noisy_weight)
+        self.register_buffer("weight", weight / weight.mean(), persistent=False)
 
     def forward(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """``x0``, ``noise``: [B, 3, S, S]; ``t``: [B] → scalar."""
         level = self.alpha_bar[t][:, None, None, None]
         x_t = level.sqrt() * x0 + (1 - level).sqrt() * noise
         if isinstance(self.network, DiffAE):
-            return (self.network(x0, x_t, t).float() - noise).square().mean()
+            return self._weighted(self.network(x0, x_t, t).float(), noise, t)
         # With learned variance, its half of the output is trained by the variational bound.
         output = self.network(x_t, t).float()
         eps = output[:, :3]
-        loss = (eps - noise).square().mean()
+        loss = self._weighted(eps, noise, t)
         if output.shape[1] == 6:
             loss = loss + 1e-3 * T * variational_bound(x0, x_t, t, eps.detach(), output[:, 3:], self.alpha_bar).mean()
         return loss
+
+    def _weighted(self, eps: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        return (self.weight[t] * (eps - noise).square().mean((1, 2, 3))).mean()
 
 
 def variational_bound(x0: Tensor, x_t: Tensor, t: Tensor, eps: Tensor, v: Tensor, alpha_bar: Tensor) -> Tensor:
@@ -82,7 +89,7 @@ class DenoisingTrainer(Trainer):
         device: str = "cpu",
         wrap: Wrap = lambda m: m,
     ) -> None:
-        super().__init__(DenoisingLoss(network), config, device, wrap)
+        super().__init__(DenoisingLoss(network, config.noisy_weight), config, device, wrap)
         unet = network.unet if isinstance(network, DiffAE) else network
         self.crops = CropSampler(images, unet.config.image_size)
 

@@ -83,7 +83,9 @@ def _mini64() -> Recipe:
             "bf16": True,
         },
         bank_t0_ratio=0.4,
-        diffae_training=PretrainConfig(steps=2400, batch_size=16, learning_rate=4e-4),
+        diffae_training=PretrainConfig(
+            steps=9000, batch_size=16, learning_rate=3e-4, decay="trapezoid", ema=0.9995, noisy_weight=10
+        ),
         latent_training=PretrainConfig(steps=2000, batch_size=128, learning_rate=5e-4, bf16=False),
         photo_training=PretrainConfig(steps=400, batch_size=16, learning_rate=2e-4, warmup_steps=50, ema=0.99),
         clip_training=ClipTrainConfig(

@@ -27,9 +27,17 @@ class PretrainConfig(BaseModel):
     accumulate: int = Field(1, gt=0, description="Micro-batches per step; lowers memory, not the result.")
     learning_rate: float = Field(3e-4, gt=0)
     warmup_steps: int = Field(200, ge=0)
-    decay: Literal["constant", "linear", "cosine"] = "cosine"
+    decay: Literal["constant", "linear", "cosine", "trapezoid"] = Field(
+        "cosine", description="Course of the rate after the warm-up; trapezoid: constant, then linear over a fifth."
+    )
     weight_decay: float = Field(0.0, ge=0)
     ema: float = Field(0.999, ge=0, lt=1, description="Decay of the averaged weights, which are the ones kept.")
+    noisy_weight: float = Field(
+        1.0,
+        ge=1,
+        description="Largest weight of a noise level: 1/SNR, kept between 1 and this. 1: the release's loss. More teaches"
+        " layout and colour, which a small network learns late: they are decided where noise hides all else.",
+    )
     clip_gradient: float = Field(1.0, gt=0, description="Largest gradient norm.")
     bf16: bool = Field(True, description="bf16 autocast; weights and losses stay float32.")
     seed: int = 0
@@ -39,7 +47,12 @@ class PretrainConfig(BaseModel):
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
         done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
-        factor = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 + 0.5 * math.cos(math.pi * done)}[self.decay]
+        factor = {
+            "constant": 1.0,
+            "linear": 1 - done,
+            "cosine": 0.5 + 0.5 * math.cos(math.pi * done),
+            "trapezoid": min(1.0, 5 * (1 - done)),
+        }[self.decay]
         return self.learning_rate * max(factor, 0.01)
 
 
@@ -64,6 +77,11 @@ class Trainer:
             self.module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
         self.next_step = 0
+
+    def start_from(self, weights: dict[str, Tensor]) -> None:
+        """Begin with these weights of the network instead of random ones; moments and step count start anew."""
+        for copy_of in (self.module, self.ema):
+            copy_of.network.load_state_dict(weights)  # type: ignore[union-attr]
 
     def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, ...]:
         """Inputs of the loss module for ``count`` images, drawn from ``rng``, on the CPU."""
