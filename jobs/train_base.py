@@ -51,7 +51,7 @@ class TrainBaseFlags(JobFlags):
     bank_images: str | None = None
     """Folder or prefix of photographs for the content bank; default: the first of --images."""
     start_from: str | None = None
-    """A base of the same sizes whose weights the parts begin with, instead of random ones: bundled name, path or URI."""
+    """A base of the same sizes whose weights the parts begin with, not random ones: bundled name, path or URI."""
     steps: dict[str, int] = Field({})
     """Optimizer steps of a part instead of the recipe's, such as --steps diffae=100."""
     workers: int = Field(1, gt=0)

@@ -35,8 +35,8 @@ class PretrainConfig(BaseModel):
     noisy_weight: float = Field(
         1.0,
         ge=1,
-        description="Largest weight of a noise level: 1/SNR, kept between 1 and this. 1: the release's loss. More teaches"
-        " layout and colour, which a small network learns late: they are decided where noise hides all else.",
+        description="Largest weight of a noise level: 1/SNR, kept between 1 and this. 1: the release's loss. More"
+        " teaches layout and colour, which a small network learns late: they are decided where noise hides all else.",
     )
     clip_gradient: float = Field(1.0, gt=0, description="Largest gradient norm.")
     bf16: bool = Field(True, description="bf16 autocast; weights and losses stay float32.")
