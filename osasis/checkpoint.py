@@ -37,7 +37,8 @@ class StyleHeader(BaseModel):
 class Style:
     """A trained style on one device, frozen, in evaluation mode.
 
-    z_style [1, D]; ``style_levels``: the UNet levels it conditions, unless asked otherwise.
+    z_style [1, D]; ``style_levels``: the UNet levels it conditions, unless asked otherwise; ``strength``: where the
+    weights lie between the base's (0) and the finetuned ones (1), see :mod:`osasis.strength`.
     """
 
     header: StyleHeader
@@ -45,6 +46,7 @@ class Style:
     spn: TimeSPN | PlainSPN
     z_style: Tensor
     style_levels: tuple[int, ...]
+    strength: float = 1.0
 
     @property
     def config(self) -> TrainConfig:

@@ -1,4 +1,4 @@
-"""Every number of training and stylization a person may set, and the two presets.
+"""Every number of training a person may set, and the two presets.
 
 The official release differs from the paper in ways that change outputs; each difference is one named field here
 and the presets ``official`` and ``paper`` set them all.
@@ -70,27 +70,7 @@ class TrainConfig(_Settings):
         return self
 
 
-class StylizeConfig(_Settings):
-    """How photographs are stylized."""
-
-    t0_ratio: float | None = Field(
-        None, gt=0, lt=1, description="Depth of the structural code, as a part of T; None: as the style was trained."
-    )
-    encode_steps: int = Field(100, gt=0, description="Forward DDIM steps over all of T.")
-    decode_steps: int = Field(50, gt=0, description="Reverse DDIM steps over all of T.")
-    lambda_spn: float = Field(0.1, ge=0, description="Weight of the SPN; above 0.1 structure starts to beat style.")
-    style_levels: tuple[int, ...] | None = Field(
-        None, description="UNet levels (0 = full size) conditioned on z_style; None: the base's."
-    )
-    seed: int = 0
-
-    @model_validator(mode="after")
-    def _steps_are_possible(self) -> Self:
-        _check_steps(self)
-        return self
-
-
-def _check_steps(config: TrainConfig | StylizeConfig) -> None:
+def _check_steps(config: TrainConfig) -> None:
     for name in ("encode_steps", "decode_steps"):
         try:
             ddim_timesteps(getattr(config, name))

@@ -13,7 +13,7 @@ from osasis.checkpoint import Style
 from osasis.content import Content, encode_content
 from osasis.diffusion import Schedule, ddim_move, predict_x0
 from osasis.finetune import decode_indices
-from osasis.settings import StylizeConfig
+from osasis.stylize_config import StylizeConfig
 
 
 class Encoding(NamedTuple):
@@ -42,18 +42,32 @@ def encode(base: Base, images: Tensor, encoding: Encoding) -> Content:
 def stylize(style: Style, encoded: Content, config: StylizeConfig) -> Tensor:
     """The photographs in the style: [B, 3, S, S] in [-1, 1].
 
-    Mixed conditioning: z_style on ``style_levels``, z_in on the other levels and the middle block.
+    Mixed conditioning: z_style on the style's levels, z_in on the other levels and the middle block; or the other way
+    round with ``swap_conditioning`` (Figure 8).
+
+    Raises:
+        ValueError: the UNet lacks a level that was asked for, or the style's weights are not at the strength asked for
+            (:func:`osasis.strength.at_strength` brings them there).
     """
-    levels = style.style_levels if config.style_levels is None else config.style_levels
-    settings = style.config
+    if style.strength != config.weight_strength:
+        raise ValueError(f"the style's weights have strength {style.strength:g}, not {config.weight_strength:g}")
+    config.check_levels(len(style.unet.config.channel_mult))
+    z, z_style, levels = conditioning(style, encoded.z_in, config)
+    spn_weight = config.lambda_spn * style.strength
     schedule = Schedule.ddim(config.decode_steps)
     x, device = encoded.x_t0, encoded.x_t0.device
-    for i in decode_indices(schedule, t0_of(style, config), matched=settings.matched_t0):
-        step = torch.full((len(x),), i, dtype=torch.long, device=device)
-        x = x + config.lambda_spn * style.spn(encoded.photos, step)
-        eps = style.unet(
-            x, schedule.t(i, len(x), device), encoded.z_in, z_style=style.z_style, style_levels=levels
-        ).float()
-        x0 = predict_x0(x, eps, schedule.alpha_bar_at(i), settings.clamp)
+    for i in decode_indices(schedule, t0_of(style, config), matched=style.config.matched_t0):
+        if spn_weight:
+            step = torch.full((len(x),), i, dtype=torch.long, device=device)
+            x = x + spn_weight * style.spn(encoded.photos, step)
+        eps = style.unet(x, schedule.t(i, len(x), device), z, z_style=z_style, style_levels=levels).float()
+        x0 = predict_x0(x, eps, schedule.alpha_bar_at(i), style.config.clamp)
         x = ddim_move(x, x0, schedule.alpha_bar_at(i), schedule.alpha_bar_at(i - 1))
     return x.clamp(-1, 1)
+
+
+def conditioning(style: Style, z_in: Tensor, config: StylizeConfig) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+    """For ``z_in`` [B, D]: (z of most blocks [B, D], z of the named levels [B, D], those levels)."""
+    z_style = torch.lerp(z_in, style.z_style.expand_as(z_in), config.z_strength)
+    levels = config.levels(style.style_levels)
+    return (z_style, z_in, levels) if config.swap_conditioning else (z_in, z_style, levels)

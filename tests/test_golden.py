@@ -28,9 +28,10 @@ from osasis.diffusion import (
 from osasis.encoder import EncoderConfig
 from osasis.finetune import Finetuner, make_reference
 from osasis.latent_prior import LatentPrior, LatentPriorConfig
-from osasis.settings import LossWeights, StylizeConfig, TrainConfig
+from osasis.settings import LossWeights, TrainConfig
 from osasis.spn import PlainSPN, TimeSPN
 from osasis.stylize import encode, encoding_for, stylize
+from osasis.stylize_config import StylizeConfig
 from osasis.unet import UNet, UNetConfig
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -20,7 +20,7 @@ from jobs.stages.manifest import Manifest
 from jobs.stages.prepare import WORK, Prepare
 from jobs.stages.stylizer import STYLES_HELD, StyleRef, Stylizer, StylizerTask
 from osasis.image import decode_image
-from osasis.settings import StylizeConfig
+from osasis.stylize_config import StylizeConfig
 from tests.hostile import encoded, hostile_files, picture, write_files
 from tests.tiny import SIZE, make_tiny_base, make_tiny_style
 

@@ -19,9 +19,12 @@ from jobs.stages.stylizer import StyleRef
 from osasis.base import BaseSpec, bundled_bases, fingerprint
 from osasis.errors import OsasisError
 from osasis.image import MAX_PIXELS, PIXELS_CEILING, FitMode
-from osasis.settings import StylizeConfig
+from osasis.stylize_config import StylizeConfig
 
 T = TypeVar("T")
+
+_FIRST = {"t0_ratio", "encode_steps", "decode_steps", "lambda_spn", "style_levels", "seed"}
+"""Parameters of stylization that were always part of :func:`params_hash`."""
 
 
 class StylizeFlags(JobFlags, StylizeConfig):  # type: ignore[misc]  # both name their model_config; the first counts
@@ -96,6 +99,8 @@ def make_plan(flags: StylizeFlags) -> Plan:
     base = attempt("--base", lambda: _base(flags.base, versions or []))
     if base and versions:
         problems.extend(_other_base(base[1], versions))
+        levels = len(base[1].unet.channel_mult)
+        attempt("--f-ch, --style-levels", lambda: flags.config().check_levels(levels))
     hashed = base and params_hash(flags.config(), flags.fit, fingerprint(base[1]))
     if hashed and output and versions:
         problems.extend(attempt("--output", lambda: _occupied(output, versions, hashed)) or [])
@@ -117,7 +122,9 @@ def make_plan(flags: StylizeFlags) -> Plan:
 
 def params_hash(config: StylizeConfig, fit: FitMode, base_fingerprint: str) -> str:
     """Identity of the parameters that change pixels, the style aside. 16 hex digits."""
-    values = {"config": config.model_dump(mode="json"), "fit": fit, "base": base_fingerprint}
+    asked = config.model_dump(mode="json", exclude_defaults=True)
+    # Parameters that came later count where they are set, so that outputs made before them stay the same outputs.
+    values = {"config": config.model_dump(mode="json", include=_FIRST) | asked, "fit": fit, "base": base_fingerprint}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 

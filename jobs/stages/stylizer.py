@@ -19,8 +19,9 @@ from jobs.bases import open_base
 from osasis.checkpoint import Style, load_style
 from osasis.content import Content
 from osasis.image import encode_png, to_image
-from osasis.settings import StylizeConfig
+from osasis.strength import at_strength
 from osasis.stylize import Encoding, encode, encoding_for, stylize
+from osasis.stylize_config import StylizeConfig
 
 Row = dict[str, Any]
 
@@ -168,7 +169,8 @@ class Stylizer:
             ref = self._refs[label]
             while len(self._styles) >= STYLES_HELD:
                 self._styles.popitem(last=False)
-            self._styles[label] = load_style(fetch(ref.checkpoint_uri, self.task.cache_dir), self.base)
+            style = load_style(fetch(ref.checkpoint_uri, self.task.cache_dir), self.base)
+            self._styles[label] = at_strength(style, self.base, self.task.config.weight_strength)
         self._styles.move_to_end(label)
         return self._styles[label]
 

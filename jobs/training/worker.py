@@ -18,8 +18,8 @@ from jobs.bases import open_base
 from jobs.training.plan import RESULT, StylePlan
 from osasis.image import decode_image, encode_png, fit, to_image, to_tensor
 from osasis.metrics import gradient_correlation, style_distance
-from osasis.settings import StylizeConfig
 from osasis.stylize import encode, encoding_for, stylize
+from osasis.stylize_config import StylizeConfig
 from osasis.train_style import StyleTraining
 
 _STATE = "state.pt"
