@@ -1,80 +1,60 @@
-"""Command line of the catalog: ``python -m catalog list|show --storage URI [--json]``; also ``style-catalog``."""
+"""Command line of the catalog: ``python -m catalog COMMAND … --storage URI [--json]``; also ``style-catalog``."""
 
 import argparse
-import json
+import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
-from rich.console import Console
-from rich.table import Table
-
+from catalog.errors import CatalogUsageError, UnknownStyle
 from catalog.selector import SelectorError
-from catalog.store import StyleCatalog, UnknownStyle, Versions
+from cluster.exit_code import ExitCode
 from cluster.storage import Storage, StorageError
+
+COMMANDS = {
+    "list": "versions of styles, filtered and sorted",
+    "show": "everything known of some styles",
+}
+"""Each is a module of :mod:`catalog.commands`."""
+
+_USAGE = "Styles that were trained, and where they are. style-catalog COMMAND --help says more."
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done, 1 storage failed, 2 bad usage or no such style."""
-    options = _parser().parse_args(args)
+    """Exit code: 0 done, 1 storage failed, 2 bad usage or no such style, 3 done, with findings that were printed."""
+    given = list(sys.argv[1:] if args is None else args)
+    name = _command(given)
+    module = import_module(f"catalog.commands.{name.replace('-', '_')}")
+    parser = argparse.ArgumentParser(prog=f"style-catalog {name}", description=module.__doc__)
+    parser.add_argument("--storage", required=True, metavar="URI", help="path or s3:// URI that holds the catalog")
+    parser.add_argument("--json", action="store_true", help="print JSON for programs")
+    module.add_arguments(parser)
+    options = parser.parse_args(given[1:])
+    from catalog.store import StyleCatalog
+
     try:
-        catalog = StyleCatalog.open(Storage.open(options.storage))
-        versions = catalog.list() if options.command == "list" else catalog.resolve(options.select)
-    except (SelectorError, UnknownStyle) as error:
+        return int(module.run(StyleCatalog.open(Storage.open(options.storage)), options) or ExitCode.DONE)
+    except (SelectorError, UnknownStyle, CatalogUsageError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return ExitCode.BAD_USAGE
     except StorageError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
-    if options.json:
-        print(json.dumps([version.model_dump(mode="json") for version in versions], indent=2))
-    elif options.command == "list":
-        _print_list(versions, options.storage)
-    else:
-        _print_details(versions)
-    return 0
+        return ExitCode.FAILED
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.DONE
 
 
-def _parser() -> argparse.ArgumentParser:
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--storage", required=True, metavar="URI", help="path or s3:// URI that holds the catalog")
-    shared.add_argument("--json", action="store_true", help="print JSON for programs")
-    parser = argparse.ArgumentParser(prog="style-catalog", description="Styles that were trained, and where they are.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", parents=[shared], help="every version of every style")
-    show = commands.add_parser("show", parents=[shared], help="everything known of some styles")
-    show.add_argument("select", metavar="SEL", help="comma list of id, id@version, tag:name, all")
-    return parser
-
-
-def _print_list(versions: Versions, uri: str) -> None:
-    if not versions:
-        print(f"no styles in {uri}")
-        return
-    table = Table("style", "version", "base", "preset", "tags", "created (UTC)", "MB", "trained in")
-    for row in versions:
-        table.add_row(
-            row.style_id,
-            str(row.version),
-            row.base_name,
-            row.preset,
-            ", ".join(row.tags),
-            f"{row.created_at:%Y-%m-%d %H:%M}",
-            f"{row.checkpoint_bytes / 1e6:.1f}",
-            f"{row.train_seconds:.0f} s",
-        )
-    Console().print(table)
-
-
-def _print_details(versions: Versions) -> None:
-    console = Console()
-    for row in versions:
-        table = Table(title=str(row), show_header=False)
-        details = row.model_dump(mode="json")
-        embedding = details.pop("clip_embedding")
-        details["clip_embedding"] = f"{len(embedding)} numbers" if embedding else None
-        for name, value in details.items():
-            table.add_row(name, json.dumps(value) if isinstance(value, (dict, list)) else str(value))
-        console.print(table, markup=False)
+def _command(given: list[str]) -> str:
+    """The first word; prints help or refuses it as argparse does."""
+    parser = argparse.ArgumentParser(
+        prog="style-catalog",
+        description=_USAGE,
+        epilog="\n".join(f"  {name:10} {what}" for name, what in COMMANDS.items()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", metavar="COMMAND", choices=COMMANDS, help="one of those below")
+    return str(parser.parse_args(given[:1]).command)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ class NewStyle(BaseModel):
     preview_uri: str | None = None
     metrics: dict[str, FiniteFloat] = Field(default_factory=dict)
     clip_embedding: list[FiniteFloat] | None = None
+    clip_encoder: str | None = None
+    """Which CLIP made the embedding; embeddings of others do not compare with it."""
     tags: list[Tag] = Field(default_factory=list)
     notes: str = ""
     license: str = ""
@@ -98,5 +100,6 @@ SCHEMA = pa.schema(
         pa.field("train_seconds", pa.float64()),
         pa.field("device", pa.string()),
         pa.field("software", pa.string()),
+        pa.field("clip_encoder", pa.string()),
     ]
 )

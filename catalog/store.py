@@ -11,25 +11,17 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
+from catalog.errors import CheckpointMismatch, UnknownStyle
 from catalog.schema import SCHEMA, NewStyle, StyleVersion
 from catalog.selector import Every, Style, Tagged, Term, parse
 from cluster.storage import Storage, StorageError
+
+__all__ = ["TABLE", "CheckpointMismatch", "StyleCatalog", "UnknownStyle", "Versions"]
 
 TABLE = "catalog"
 """Where the table stands below the storage."""
 
 Versions = list[StyleVersion]
-
-
-class UnknownStyle(LookupError):
-    """No such style, version, alias or tag; the message names near ones."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-
-class CheckpointMismatch(StorageError):
-    """A checkpoint is not there, or is not the one described; nothing was registered."""
 
 
 class StyleCatalog:
@@ -122,7 +114,7 @@ class StyleCatalog:
         # of the style's version. Commits of other styles do not disturb it.
         swap = CommitProperties(app_transactions=[Transaction(new.style_id, version.version)])
         data = pa.Table.from_pylist([version.to_row()], schema=SCHEMA)
-        write_deltalake(table, data, mode="append", commit_properties=swap)
+        write_deltalake(table, data, mode="append", schema_mode="merge", commit_properties=swap)
         return version
 
     def _table(self) -> DeltaTable | None:

@@ -163,6 +163,18 @@ def fingerprint(spec: BaseSpec) -> str:
     return hashlib.sha256(json.dumps([networks, weights], sort_keys=True).encode()).hexdigest()[:16]
 
 
+def clip_fingerprint(spec: BaseSpec) -> str | None:
+    """Identity of the base's CLIP: its configuration and weights. 16 hex digits; None without a CLIP.
+
+    Bases that share a CLIP share its embeddings, which those of any other cannot be compared with.
+    """
+    weights = spec.files.get("clip.safetensors")
+    if spec.clip is None or weights is None:
+        return None
+    config = spec.clip.model_dump(mode="json")
+    return hashlib.sha256(json.dumps([config, weights], sort_keys=True).encode()).hexdigest()[:16]
+
+
 def load_base(folder: Path, device: str = "cpu", *, check: bool = True) -> Base:
     """Load a bundle from a local folder; parts beyond the DiffAE are built on first use.
 

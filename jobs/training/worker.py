@@ -16,6 +16,7 @@ import torch
 from cluster.storage import Storage
 from jobs.bases import open_base
 from jobs.training.plan import RESULT, StylePlan
+from osasis.base import clip_fingerprint
 from osasis.image import decode_image, encode_png, fit, to_image, to_tensor
 from osasis.metrics import gradient_correlation, style_distance
 from osasis.stylize import encode, encoding_for, stylize
@@ -113,6 +114,7 @@ def _finish(training: StyleTraining, plan: StylePlan, run_id: str, losses: dict[
         "preview_uri": uri("preview.png"),
         "metrics": metrics,
         "clip_embedding": base.clip.encode_image(reference.style)[0].tolist(),
+        "clip_encoder": clip_fingerprint(base.spec),
         "tags": list(plan.tags),
         "notes": plan.notes,
         "license": plan.license,
