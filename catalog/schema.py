@@ -34,6 +34,8 @@ class NewStyle(BaseModel):
     reference_sha256: Sha256
     photo_uri: str | None = None
     preview_uri: str | None = None
+    probe_set: str | None = None
+    """The portraits that the preview shows (see :mod:`catalog.probes`); None: others, or no preview."""
     metrics: dict[str, FiniteFloat] = Field(default_factory=dict)
     clip_embedding: list[FiniteFloat] | None = None
     clip_encoder: str | None = None
@@ -101,5 +103,6 @@ SCHEMA = pa.schema(
         pa.field("device", pa.string()),
         pa.field("software", pa.string()),
         pa.field("clip_encoder", pa.string()),
+        pa.field("probe_set", pa.string()),
     ]
 )

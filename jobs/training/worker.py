@@ -13,18 +13,16 @@ import ray.train
 import ray.train.torch
 import torch
 
+from catalog.probes import PROBE_SET
 from cluster.storage import Storage
 from jobs.bases import open_base
+from jobs.previews import make_preview
 from jobs.training.plan import RESULT, StylePlan
 from osasis.base import clip_fingerprint
 from osasis.image import decode_image, encode_png, fit, to_image, to_tensor
-from osasis.metrics import gradient_correlation, style_distance
-from osasis.stylize import encode, encoding_for, stylize
-from osasis.stylize_config import StylizeConfig
 from osasis.train_style import StyleTraining
 
 _STATE = "state.pt"
-_PREVIEWS = 4
 
 
 def train_style(config: dict[str, Any]) -> None:
@@ -82,21 +80,12 @@ def _finish(training: StyleTraining, plan: StylePlan, run_id: str, losses: dict[
     base, reference = training.base, training.reference
     style = training.style(plan.style_id, plan.preset)
     data = training.checkpoint(plan.style_id, plan.preset)
-    photos = training.bank.content.photos[:_PREVIEWS]
-    settings = StylizeConfig()
-    stylized = stylize(style, encode(base, photos, encoding_for(style, settings)), settings)
-    pictures = {
-        "reference.png": reference.style[0],
-        "photo.png": reference.photo[0],
-        "preview.png": torch.cat([torch.cat([*photos], dim=2), torch.cat([*stylized], dim=2)], dim=1),
-    }
-    for name, picture in pictures.items():
+    preview = make_preview(style, base)
+    for name, picture in {"reference.png": reference.style[0], "photo.png": reference.photo[0]}.items():
         plan.folder.write_bytes(name, encode_png(to_image(picture.cpu())))
+    plan.folder.write_bytes("preview.png", preview.png())
     plan.folder.write_bytes("style.safetensors", data)
-    metrics = {f"loss_{name}": value for name, value in losses.items()}
-    metrics["structure"] = gradient_correlation(photos, stylized).mean().item()
-    metrics["style_distance"] = style_distance(stylized, reference.style, base).mean().item()
-    metrics["photo_style_distance"] = style_distance(photos, reference.style, base).mean().item()
+    metrics = {f"loss_{name}": value for name, value in losses.items()} | preview.metrics(reference.style, base)
     uri = plan.folder.child_uri
     result = {
         "style_id": plan.style_id,
@@ -112,6 +101,7 @@ def _finish(training: StyleTraining, plan: StylePlan, run_id: str, losses: dict[
         "reference_sha256": plan.image_sha256,
         "photo_uri": uri("photo.png"),
         "preview_uri": uri("preview.png"),
+        "probe_set": PROBE_SET,
         "metrics": metrics,
         "clip_embedding": base.clip.encode_image(reference.style)[0].tolist(),
         "clip_encoder": clip_fingerprint(base.spec),
