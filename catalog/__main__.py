@@ -14,6 +14,7 @@ from cluster.storage import Storage, StorageError
 COMMANDS = {
     "list": "versions of styles, filtered and sorted",
     "show": "everything known of some styles",
+    "gallery": "a page for browsing styles",
 }
 """Each is a module of :mod:`catalog.commands`."""
 

@@ -1,0 +1,39 @@
+"""A page for browsing styles, OUT.html, with its pictures in OUT_files; works from disk and loads nothing else."""
+
+import argparse
+import dataclasses
+import json
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from catalog.store import StyleCatalog
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("out", metavar="OUT.html", help="where the page goes: path or s3:// URI; made again if there")
+    parser.add_argument("--select", metavar="SEL", help="only these: comma list as for show; default: every version")
+    parser.add_argument("--title", default="Styles", help="heading of the page")
+
+
+def run(catalog: "StyleCatalog", options: argparse.Namespace) -> int:
+    from catalog.errors import CatalogUsageError
+    from catalog.gallery import write_gallery
+    from cluster.exit_code import ExitCode
+    from cluster.storage import Storage
+
+    page = Storage.open(options.out)
+    if not page.uri.endswith(".html"):
+        raise CatalogUsageError(f"{options.out}: a gallery's name ends in .html")
+    versions = catalog.resolve(options.select) if options.select else catalog.list()
+    report = write_gallery(page, versions, {}, title=options.title, source=catalog.storage.uri)
+    for line in report.missing:
+        print(f"no picture: {line}", file=sys.stderr)
+    if options.json:
+        print(json.dumps({"page": page.uri} | dataclasses.asdict(report), indent=2))
+    else:
+        print(
+            f"{page.uri}: {report.styles} versions; pictures: {report.fetched} fetched, {report.kept} there already, "
+            f"{report.removed} removed, {len(report.missing)} missing"
+        )
+    return ExitCode.RECORDED_FAILURES if report.missing else ExitCode.DONE
