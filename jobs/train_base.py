@@ -15,8 +15,9 @@ from cluster.resources import Ask
 from cluster.run_record import run_record
 from cluster.storage import Storage
 from jobs.bases import describe_base
-from jobs.pretraining.images import Row, decode_images, dump_array, list_images, read_table
+from jobs.pretraining.images import decode_images, dump_array
 from jobs.pretraining.parts import BUNDLE_PART, IMAGES, ORDER, ROWS, PartName, fit_part, part_file
+from jobs.pretraining.tables import Row, list_images, read_table
 from osasis.base import BaseSpec, Provenance, load_base, save_base
 from osasis.content import bank_part, encode_in_batches
 from osasis.diffae import DiffAE

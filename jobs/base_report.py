@@ -1,0 +1,251 @@
+"""Measure a base: ``python jobs/base_report.py --base DIR --images DIR --table labels.csv --out DIR``."""
+
+import json
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from pydantic import Field
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import load as load_tensors
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from cluster.cli import ConfigError, ExitCode, JobFlags, Problem, parse_flags, run_job
+from cluster.run_record import run_record
+from cluster.storage import Storage
+from jobs.bases import open_base
+from jobs.pretraining.tables import Row, list_images, read_table
+from osasis.base import Base
+from osasis.content import draw_photos
+from osasis.errors import BaseError, ImageRejected, OsasisError
+from osasis.image import decode_image, encode_png, fit, to_image
+from osasis.pretrain.clip import evaluate
+from osasis.pretrain.distortions import mean_squares, two_alternative
+from osasis.pretrain.measures import frechet_distance, photo_prior_samples, psnr, round_trips
+from osasis.seeding import generator
+
+console = Console(highlight=False, soft_wrap=True)
+_COLUMNS = 16
+"""Most photographs shown in the grid of round trips."""
+
+
+class BaseReportFlags(JobFlags):
+    """Measures a base on photographs it was not trained on: figures as a table and report.json, pictures as grids.
+
+    round_trips.png has four rows: photographs; encoded to t0 and back; encoded to noise and back; decoded from z_sem
+    and random noise. samples.png and photo_prior.png are drawn without picking. Runs in this process, without Ray.
+    Exit codes: 0 done, 1 failed, 2 bad usage or configuration.
+    """
+
+    base: str
+    """Base: bundled name, path or s3:// URI."""
+    diffae: str | None = None
+    """Weights of a DiffAE to measure instead of the base's, such as .work/parts/diffae.safetensors of a training."""
+    images: str
+    """Folder or s3:// prefix of images."""
+    table: str | None = None
+    """CSV with a column ``file`` (relative to --images); labels in it are used for CLIP's figures."""
+    split: str | None = "dev"
+    """Rows of the table with this value in column ``split``; an empty value takes all."""
+    out: str
+    """Where report and pictures go: path or s3:// URI."""
+    count: int = Field(64, gt=0)
+    """Photographs that make round trips, drawn from the rows; CLIP and the distortion test see all rows."""
+    full: int = Field(32, ge=0)
+    """How many of them make the full one of 200 steps, which takes most of the time; whole batches."""
+    samples: int = Field(64, ge=2)
+    """Pictures drawn from latent prior and DiffAE."""
+    prior_samples: int = Field(16, ge=0)
+    """Pictures drawn from the photo prior."""
+    batch_size: int = Field(16, gt=0)
+    """Pictures at a time."""
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    """Where the networks run."""
+    seed: int = 0
+    """Of noise and samples."""
+    dry_run: bool = False
+    """Print what would be measured and touch nothing."""
+
+
+def main() -> int:
+    flags = parse_flags(BaseReportFlags)
+    storage, out = Storage.open(flags.images), Storage.open(flags.out)
+    rows = read_table(storage, Storage.open(flags.table), flags.split or None) if flags.table else list_images(storage)
+    try:
+        base = open_base(flags.base, flags.device)
+        if flags.diffae:
+            _take_weights(base, flags.diffae)
+    except (BaseError, RuntimeError, OSError) as error:
+        raise ConfigError(Problem("--diffae" if flags.diffae else "--base", str(error))) from error
+    console.print(f"base {base.spec.name} ({base.fingerprint}) on {len(rows)} photographs → {out}")
+    if flags.dry_run:
+        return ExitCode.DONE
+    out.check_writable()
+    with run_record(out, job="base_report", config=flags.model_dump(mode="json")) as record:
+        rows, images = _read(storage, rows, base.image_size)
+        figures: dict[str, float] = {}
+        for name, measure in _MEASURES.items():
+            started = time.monotonic()
+            try:
+                figures |= measure(base, rows, images, flags, out)
+            except BaseError as error:
+                console.print(f"[yellow]left out[/yellow] {name}: {error}")
+            record.timings[name] = round(time.monotonic() - started, 1)
+            console.print(f"{name}: {record.timings[name]:.0f} s")
+        report: dict[str, object] = {"base": base.spec.name, "fingerprint": base.fingerprint, "diffae": flags.diffae}
+        report |= {"photographs": len(rows), "config": flags.model_dump(mode="json"), "figures": figures}
+        out.write_bytes("report.json", json.dumps(report, indent=2).encode())
+    console.print(_table(figures))
+    return ExitCode.DONE
+
+
+def _take_weights(base: Base, uri: str) -> None:
+    tensors = load_tensors(Storage.open(uri).read_bytes())
+    base.diffae.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+
+
+def _read(storage: Storage, rows: list[Row], size: int) -> tuple[list[Row], np.ndarray]:
+    """Rows whose image can be read, and their centre-cropped squares uint8 [N, S, S, 3]."""
+    kept, squares = [], []
+    for row in rows:
+        try:
+            squares.append(np.asarray(fit(decode_image(storage.read_bytes(row["file"])), size)[0]))
+            kept.append(row)
+        except ImageRejected as error:
+            console.print(f"[yellow]left out[/yellow] {row['file']}: {error}")
+    if len(kept) < 2:
+        raise OsasisError(f"{storage} has fewer than two usable images")
+    return kept, np.stack(squares)
+
+
+def _journeys(
+    base: Base, rows: list[Row], images: np.ndarray, flags: BaseReportFlags, out: Storage
+) -> dict[str, float]:
+    """Round trips in decibels, and how far z_sem alone leads, beside another photograph's distance."""
+    chosen = np.random.default_rng(flags.seed).permutation(len(images))[: flags.count]
+    photos = torch.stack([_tensor(images[i]) for i in chosen]).to(base.device)
+    noise = torch.cat([_noise(base, flags.seed, "z alone", rows[i]["file"]) for i in chosen])
+    ends: dict[str, list[Tensor]] = {"t0": [], "full": [], "z": []}
+    for start in range(0, len(photos), flags.batch_size):
+        part = slice(start, start + flags.batch_size)
+        journey = round_trips(base, photos[part], noise[part], full=start < flags.full)
+        for name, pictures in journey.items():
+            ends[name].append(pictures)
+    back = {name: torch.cat(parts) for name, parts in ends.items() if parts}
+    columns = min(_COLUMNS, *map(len, back.values()))
+    shown = [photos, *(back[name] for name in ("t0", "full", "z") if name in back)]
+    _write_grid(out, "round_trips.png", torch.cat([pictures[:columns] for pictures in shown]), columns)
+    figures = {
+        f"round trip/{name}, dB": psnr(pictures, photos[: len(pictures)]).mean().item()
+        for name, pictures in back.items()
+    }
+    if base.spec.perceptual is not None:
+        others = photos.roll(1, 0)
+        figures["z alone/perceptual distance"] = base.perceptual(back["z"], photos).mean().item()
+        figures["z alone/another photograph's distance"] = base.perceptual(others, photos).mean().item()
+    return figures
+
+
+def _samples(base: Base, rows: list[Row], images: np.ndarray, flags: BaseReportFlags, out: Storage) -> dict[str, float]:
+    """Pictures from latent prior and DiffAE, and their Fréchet distance to the photographs on CLIP's embeddings."""
+    _, mean, _ = base.latent_prior
+    drawn = []
+    for start in range(0, flags.samples, flags.batch_size):
+        count = min(flags.batch_size, flags.samples - start)
+        rng = generator(flags.seed, "samples", start)
+        noise = torch.randn(count, 3, base.image_size, base.image_size, generator=rng).to(base.device)
+        drawn.append(draw_photos(base, noise, torch.randn(count, len(mean), generator=rng).to(base.device), steps=50))
+    pictures = torch.cat(drawn).clamp(-1, 1)
+    _write_grid(out, "samples.png", pictures, 8)
+    if base.spec.clip is None:
+        return {}
+    photos = _embedded(base, torch.stack([_tensor(image) for image in images]))
+    half = len(photos) // 2
+    return {
+        "Fréchet/samples": frechet_distance(_embedded(base, pictures), photos),
+        "Fréchet/one half of the photographs to the other": frechet_distance(photos[:half], photos[half:]),
+    }
+
+
+def _photo_prior(
+    base: Base, rows: list[Row], images: np.ndarray, flags: BaseReportFlags, out: Storage
+) -> dict[str, float]:
+    """Pictures of the photo prior; nothing is measured on so few."""
+    if flags.prior_samples:
+        pictures = photo_prior_samples(base, flags.prior_samples, generator(flags.seed, "photo prior"))
+        _write_grid(out, "photo_prior.png", pictures, 8)
+    return {}
+
+
+def _clip(base: Base, rows: list[Row], images: np.ndarray, flags: BaseReportFlags, out: Storage) -> dict[str, float]:
+    """Zero-shot and retrieval; without labels there is only the medium."""
+    return {f"CLIP/{name}": value for name, value in evaluate(base.clip, images, rows).items()}
+
+
+def _distortions(
+    base: Base, rows: list[Row], images: np.ndarray, flags: BaseReportFlags, out: Storage
+) -> dict[str, float]:
+    """Whether the perceptual distance orders distortions as people would, beside L2."""
+
+    def perceptual(a: Tensor, b: Tensor) -> Tensor:
+        return base.perceptual(a.to(base.device), b.to(base.device)).cpu()
+
+    shares = two_alternative({"perceptual": perceptual, "L2": mean_squares}, images, flags.seed)
+    return {f"distortions/{name}": share for name, share in shares.items()}
+
+
+_MEASURES: dict[str, Callable[[Base, list[Row], np.ndarray, BaseReportFlags, Storage], dict[str, float]]] = {
+    "round trips": _journeys,
+    "samples": _samples,
+    "photo prior": _photo_prior,
+    "CLIP": _clip,
+    "distortions": _distortions,
+}
+
+
+def _tensor(square: np.ndarray) -> Tensor:
+    """uint8 [S, S, 3] → [3, S, S] in [-1, 1]."""
+    return torch.from_numpy(square.copy()).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def _embedded(base: Base, pictures: Tensor) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([base.clip.encode_image(part.to(base.device)).cpu() for part in pictures.split(128)])
+
+
+def _noise(base: Base, *key: object) -> Tensor:
+    return torch.randn(1, 3, base.image_size, base.image_size, generator=generator(*key)).to(base.device)
+
+
+def _write_grid(out: Storage, name: str, pictures: Tensor, columns: int) -> None:
+    out.write_bytes(name, encode_png(to_image(make_grid(pictures.cpu().clamp(-1, 1), columns, pad_value=1.0))))
+
+
+def _table(figures: dict[str, float]) -> Table:
+    """Each figure with what it must be compared with in its row: majority, chance, L2, …"""
+    table = Table("measure", "value", "beside")
+    compared = {other for name in figures for other in _beside(name).values() if other != name}
+    for name, value in figures.items():
+        if name not in compared:
+            beside = {label: other for label, other in _beside(name).items() if other in figures and other != name}
+            table.add_row(
+                name, f"{value:.3f}", ", ".join(f"{label} {figures[other]:.3f}" for label, other in beside.items())
+            )
+    return table
+
+
+def _beside(name: str) -> dict[str, str]:
+    """Label → name of each figure that a figure is compared with."""
+    return {
+        **{label: f"{name}/{label}" for label in ("majority", "balanced", "chance")},
+        "L2": name.replace("/perceptual", "/L2") if name.startswith("distortions") else name,
+        "another photograph": name.replace("/perceptual distance", "/another photograph's distance"),
+        "halves of the photographs": name.replace("/samples", "/one half of the photographs to the other"),
+    }
+
+
+if __name__ == "__main__":
+    run_job(main)
