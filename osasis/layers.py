@@ -75,8 +75,8 @@ class GroupNorm(nn.GroupNorm):
         return _ChannelsLastGroupNorm.apply(x, self.weight, self.bias, self.num_groups, self.eps)
 
 
-def group_norm(channels: int) -> GroupNorm:
-    return GroupNorm(min(32, channels), channels)
+def group_norm(channels: int, groups: int = 32) -> GroupNorm:
+    return GroupNorm(min(groups, channels), channels)
 
 
 def zeroed(module: nn.Module) -> nn.Module:

@@ -29,6 +29,12 @@ class UNetConfig(BaseModel):
     head_channels: int | None = Field(None, description="Channels per attention head.")
     learn_sigma: bool = Field(False, description="Also predict the variance (3 further output channels).")
     dropout: float = Field(0.1, ge=0, lt=1)
+    out_groups: int = Field(
+        32,
+        gt=0,
+        description="Groups of the last normalization. The release has 32; a network of 32 channels needs fewer, or"
+        " every channel's mean is removed there and no colour can pass.",
+    )
 
     def heads(self, channels: int) -> int:
         return channels // self.head_channels if self.head_channels else self.num_heads
@@ -96,7 +102,7 @@ class UNet(nn.Module):
                 self.output_levels.append(level)
 
         self.out = nn.Sequential(
-            group_norm(channels),
+            group_norm(channels, c.out_groups),
             nn.SiLU(),
             zeroed(nn.Conv2d(channels, 6 if c.learn_sigma else 3, 3, padding=1)),
         )

@@ -48,6 +48,7 @@ def _mini64() -> Recipe:
         emb_channels=128,
         cond_channels=128,
         dropout=0.0,
+        out_groups=4,
     )
     vocab = captions.vocabulary([word for style in paint.STYLES for word in style.words])
     return Recipe(
@@ -84,7 +85,7 @@ def _mini64() -> Recipe:
         },
         bank_t0_ratio=0.4,
         diffae_training=PretrainConfig(
-            steps=9000, batch_size=16, learning_rate=3e-4, decay="trapezoid", ema=0.9995, noisy_weight=10
+            steps=9000, batch_size=16, learning_rate=3e-4, decay="trapezoid", ema=0.9995, noisy_weight=100
         ),
         latent_training=PretrainConfig(steps=2000, batch_size=128, learning_rate=5e-4, bf16=False),
         photo_training=PretrainConfig(steps=400, batch_size=16, learning_rate=2e-4, warmup_steps=50, ema=0.99),
