@@ -15,6 +15,7 @@ COMMANDS = {
     "list": "versions of styles, filtered and sorted",
     "show": "everything known of some styles",
     "gallery": "a page for browsing styles",
+    "lineage": "where a picture comes from, and how to make it again",
 }
 """Each is a module of :mod:`catalog.commands`."""
 

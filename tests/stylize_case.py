@@ -79,9 +79,12 @@ class Case:
     def command(self, **flags: Any) -> list[str]:
         return [sys.executable, *self.argv(**flags)]
 
+    def manifest(self) -> Manifest:
+        return Manifest(self.root.child("out"))
+
     def rows(self) -> list[dict[str, Any]]:
         """The manifest."""
-        table = Manifest(self.root.child("out")).table()
+        table = self.manifest().table()
         return [] if table is None else table.to_pyarrow_table().to_pylist()
 
     def check_consistent(self) -> Counter[str]:

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("select", metavar="SEL", help="comma list of id, id@version, id@alias, tag:name, all")
+    parser.add_argument("--lineage", action="store_true", help="what each was made from, by which run, and how again")
 
 
 def run(catalog: "StyleCatalog", options: argparse.Namespace) -> None:
@@ -18,6 +19,12 @@ def run(catalog: "StyleCatalog", options: argparse.Namespace) -> None:
     from rich.text import Text
 
     versions = catalog.resolve(options.select)
+    if options.lineage:
+        from catalog.commands.lineage import print_lineage
+        from catalog.lineage import style_lineage
+
+        print_lineage({str(version): style_lineage(catalog, version) for version in versions}, as_json=options.json)
+        return
     if options.json:
         print(json.dumps([version.model_dump(mode="json") for version in versions], indent=2))
         return

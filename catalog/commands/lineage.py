@@ -1,0 +1,54 @@
+"""Where a stylized picture comes from: photograph, style, base, settings, run, software; and how to make it again."""
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from catalog.store import StyleCatalog
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("picture", metavar="URI", help="the picture: an output_uri of a manifest of jobs/stylize.py")
+    parser.add_argument("--command", action="store_true", help="print only the command that makes it again")
+    parser.add_argument("--output", metavar="URI", default="again", help="where that command puts it (default: again)")
+
+
+def run(catalog: "StyleCatalog", options: argparse.Namespace) -> None:
+    from catalog.errors import CatalogUsageError
+    from catalog.lineage import picture_lineage
+
+    lineage = picture_lineage(catalog, options.picture, options.output)
+    if not options.command:
+        print_lineage(lineage, as_json=options.json)
+    elif lineage["command"] is None:
+        raise CatalogUsageError(
+            f"the run that made it has no record below {catalog.storage}: give the --storage that it was given"
+        )
+    else:
+        print(lineage["command"])
+
+
+def print_lineage(lineage: dict[str, Any], *, as_json: bool) -> None:
+    """As JSON, or a line for every value."""
+    if as_json:
+        print(json.dumps(lineage, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False, box=None)
+    for name, value in _lines(lineage):
+        table.add_row(f"[bold]{name}[/bold]", Text(value))
+    Console(soft_wrap=True).print(table)
+
+
+def _lines(value: dict[str, Any], prefix: str = "") -> "list[tuple[str, str]]":
+    lines = []
+    for name, item in value.items():
+        if isinstance(item, dict):
+            lines += _lines(item, f"{prefix}{name}.")
+        else:
+            lines.append((f"{prefix}{name}", item if isinstance(item, str) else json.dumps(item)))
+    return lines

@@ -1,0 +1,121 @@
+"""Where a picture or a style comes from, and how to make it again: from manifest row and run record to the command."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyarrow.compute as pc
+from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
+
+from catalog.errors import CatalogUsageError, UnknownStyle
+from catalog.schema import StyleVersion
+from catalog.store import StyleCatalog
+from cluster.storage import NotFound, Storage
+
+_OUTPUT = re.compile(r"(?P<root>.+)/images/[a-z0-9-]+@[1-9][0-9]*/.+\.png")
+_ABOUT_THE_RUN = ("input", "input_column", "styles", "output", "limit", "workers", "retry_failed", "dry_run")
+"""Flags of a stylize run that say what was done when, and nothing of how a picture came out."""
+_RUN_SHOWN = ("run_id", "job", "started_at", "outcome", "host", "git_commit", "versions")
+
+Lineage = dict[str, Any]
+
+
+def picture_lineage(catalog: StyleCatalog, uri: str, output: str) -> Lineage:
+    """Of a stylized picture, by its ``output_uri`` in a manifest.
+
+    ``picture`` and ``photograph`` (what was made of what), ``style`` (see :func:`style_lineage`; None if the catalog no
+    longer has it), ``settings``, ``run``, and ``command``: a shell line that makes the picture again below ``output``.
+    Settings, run and command are None where the run's record is not below the catalog's storage.
+
+    Raises:
+        CatalogUsageError: no manifest knows of it.
+        StorageError: storage does not answer.
+    """
+    picture = Storage.open(uri)
+    found = _OUTPUT.fullmatch(picture.uri)
+    row = found and _manifest_row(Storage.open(found["root"]), picture.uri)
+    if not row:
+        raise CatalogUsageError(f"{uri}: no manifest holds this picture; give the output_uri of a row that is done")
+    name = f"{row['style_id']}@{row['version']}"
+    try:
+        style = style_lineage(catalog, catalog.show(name))
+    except UnknownStyle:
+        style = None
+    run = _run(catalog.storage, row["run_id"])
+    settings = run and {key: value for key, value in run["config"].items() if key not in _ABOUT_THE_RUN}
+    given = {"input": row["input_uri"], "styles": name, "output": output}
+    return {
+        "picture": {key: row[key] for key in ("output_uri", "output_sha256", "params_hash", "seed", "seconds")},
+        "photograph": {key: row[key] for key in ("input_uri", "input_sha256", "width", "height")},
+        "style": style,
+        "settings": settings,
+        "run": run and _shown(run),
+        "command": settings and _command("jobs/stylize.py", given | settings),
+    }
+
+
+def style_lineage(catalog: StyleCatalog, style: StyleVersion) -> Lineage:
+    """Of a style: what it was trained from, on which base, with which settings and software, by which run.
+
+    ``command`` trains it again from its reference, as that was cut for the base.
+    """
+    run = _run(catalog.storage, style.run_id)
+    given = {
+        "storage": catalog.storage.uri,
+        "base": run["config"].get("base", style.base_name) if run else style.base_name,
+        "id": style.style_id,
+        "image": style.reference_uri,
+        "preset": style.preset,
+        "train": style.train_config,
+    }
+    return {
+        "style": str(style),
+        "checkpoint": {"uri": style.checkpoint_uri, "sha256": style.checkpoint_sha256},
+        "base": {"name": style.base_name, "fingerprint": style.base_fingerprint},
+        "reference": {"uri": style.reference_uri, "sha256": style.reference_sha256, "photo": style.photo_uri},
+        "training": {"preset": style.preset, "seconds": style.train_seconds, "device": style.device}
+        | style.train_config,
+        "software": style.software,
+        "run": (run and _shown(run)) or {"run_id": style.run_id},
+        "command": _command("jobs/train_styles.py", given),
+    }
+
+
+def flags_of(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """Flags that a job reads back as ``values``; None stands for a flag's default and is left out."""
+    for name, value in values.items():
+        flag = f"{prefix}{name.replace('_', '-')}"
+        if isinstance(value, Mapping):
+            yield from flags_of(value, f"{flag}.")
+        elif isinstance(value, bool):
+            yield f"--{flag}" if value else f"--no-{flag}"
+        elif value is not None:
+            yield f"--{flag}={json.dumps(value) if isinstance(value, list) else value}"
+
+
+def _command(job: str, values: Mapping[str, Any]) -> str:
+    return shlex.join(["python", job, *flags_of(values)])
+
+
+def _manifest_row(output: Storage, uri: str) -> dict[str, Any] | None:
+    try:
+        table = DeltaTable(output.delta_uri("manifest"), storage_options=output.delta_options())
+    except TableNotFoundError:
+        return None
+    rows = table.to_pyarrow_dataset().to_table(filter=pc.field("output_uri") == uri).to_pylist()
+    return rows[-1] if rows else None
+
+
+def _run(storage: Storage, run_id: str) -> dict[str, Any] | None:
+    """The record of a run; None if there is none below ``storage``."""
+    try:
+        return json.loads(storage.read_bytes(f"runs/{run_id}.json"))
+    except NotFound:
+        return None
+
+
+def _shown(run: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: run.get(name) for name in _RUN_SHOWN}

@@ -1,0 +1,120 @@
+"""From a picture back to everything that made it, and to the picture again."""
+
+import hashlib
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jobs.stylize
+from catalog.__main__ import main
+from catalog.lineage import flags_of, style_lineage
+from catalog.store import StyleCatalog
+from cluster.cli import parse_flags
+from cluster.storage import Storage
+from jobs.stages.plan import StylizeFlags
+from jobs.training.styles_file import TrainStylesFlags
+from osasis.settings import TrainConfig
+from tests.stylize_case import Case
+from tests.test_catalog import new_style
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_printed_command_makes_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    case = Case.make(Storage.open(tmp_path / "it's here"), tmp_path)
+    case.add_pictures(5)
+    asked = {"lambda_spn": 0.05, "style_levels": "[0,1]", "fit": "pad", "seed": 7}
+    monkeypatch.setattr("sys.argv", case.argv(**asked))
+    assert jobs.stylize.main() == 0
+    row = next(row for row in case.rows() if row["input_uri"].endswith("3.png") and row["style_id"] == "style-1")
+    shown = ["lineage", row["output_uri"], "--storage", case.root.uri]
+
+    capfd.readouterr()
+    assert main([*shown, "--json"]) == 0
+    lineage = json.loads(capfd.readouterr().out)
+    assert lineage["picture"]["output_sha256"] == row["output_sha256"]
+    assert lineage["photograph"]["input_uri"] == row["input_uri"]
+    assert lineage["style"]["style"] == "style-1@1"
+    assert lineage["style"]["base"]["fingerprint"]
+    assert lineage["settings"] | {"lambda_spn": 0.05, "style_levels": [0, 1], "seed": 7} == lineage["settings"]
+    assert set(lineage["run"]["versions"]) >= {"python", "torch", "ray"}
+    assert lineage["run"]["run_id"] == row["run_id"]
+
+    again = Storage.open(tmp_path / "again")
+    assert main([*shown, "--command", "--output", again.uri]) == 0
+    python, *command = shlex.split(capfd.readouterr().out)
+    assert python == "python"
+    environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
+    subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, check=True, timeout=200)
+    (name,) = again.list_files("images")
+    assert hashlib.sha256(again.read_bytes(f"images/{name}")).hexdigest() == row["output_sha256"]
+
+
+def test_pictures_that_no_manifest_knows_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for uri in ("x.png", "out/images/monet@1/x.png", "out/images/../monet@1/x.png", "/etc/passwd"):
+        assert main(["lineage", uri, "--storage", str(tmp_path)]) == 2
+        assert "no manifest holds this picture" in capsys.readouterr().err
+
+
+def test_without_the_run_record_no_command_is_made_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    case = Case.make(Storage.open(tmp_path / "root"), tmp_path, styles=1)
+    row: dict[str, Any] = dict.fromkeys(
+        ("input_uri", "input_sha256", "params_hash", "output_sha256", "error_type", "error", "transform", "key"), "x"
+    )
+    uri = case.root.child_uri("out/images/gone@1/x.png")
+    row |= {"style_id": "gone", "version": 1, "status": "done", "output_uri": uri, "run_id": "lost", "seed": 0}
+    case.manifest().append([row | {"width": 8, "height": 8, "seconds": 1.0}])
+    assert main(["lineage", uri, "--storage", case.root.uri, "--json"]) == 0
+    lineage = json.loads(capsys.readouterr().out)
+    assert (lineage["style"], lineage["run"], lineage["command"]) == (None, None, None)
+    assert lineage["photograph"]["input_uri"] == "x"
+    assert main(["lineage", uri, "--storage", case.root.uri, "--command"]) == 2
+    assert "has no record" in capsys.readouterr().err
+
+
+def test_a_style_tells_how_it_was_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    storage = Storage.open(tmp_path / "root")
+    config = TrainConfig(learning_rate=3e-5, dropout=False, seed=4)
+    catalog = StyleCatalog.open(storage)
+    style = catalog.register(new_style(storage, "monet", train_config=config.model_dump(mode="json")))
+    command = shlex.split(style_lineage(catalog, style)["command"])
+    flags = parse_flags(TrainStylesFlags, command[2:])
+    assert flags.train == config
+    assert (flags.id, flags.image, flags.base) == ("monet", "samples/x.jpg", "mini64")
+    assert main(["show", "monet", "--lineage", "--storage", storage.uri]) == 0
+    said = capsys.readouterr().out
+    assert "3e-05" in said
+    assert "jobs/train_styles.py" in said
+
+
+_ANYTHING = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20)
+
+
+@given(
+    places=st.lists(_ANYTHING, min_size=4, max_size=4),
+    strength=st.floats(0, 1),
+    levels=st.none() | st.lists(st.integers(0, 9), max_size=3),
+    swap=st.booleans(),
+    limit=st.none() | st.integers(1, 10**9),
+)
+@settings(max_examples=60)
+def test_flags_are_read_back_as_they_were(
+    places: list[str], strength: float, levels: list[int] | None, swap: bool, limit: int | None
+) -> None:
+    names = ("storage", "input", "styles", "output")
+    values = dict(zip(names, places, strict=True)) | {"style_strength": strength, "style_levels": levels}
+    flags = StylizeFlags(**values, swap_conditioning=swap, limit=limit)  # type: ignore[arg-type]
+    command = shlex.split(shlex.join(flags_of(flags.model_dump(mode="json"))))
+    assert parse_flags(StylizeFlags, command) == flags
