@@ -10,6 +10,7 @@ const PORTRAITS = Math.max(1, ...styles.map((style) => probeSets[style.probe_set
 
 const state = { q: "", base: "", sort: "newest", every: false, tags: new Set(), ranges: Object.create(null), probe: 0, open: "" };
 let shown = styles;
+let sorted = "";
 
 function element(name, properties = {}, ...children) {
   const made = document.createElement(name);
@@ -92,10 +93,13 @@ function matches(style, wanted) {
 
 function refresh() {
   const wanted = words(state.q);
-  shown = styles.filter((style) => matches(style, wanted)).sort(sorts[state.sort][1]);
-  const visible = new Set(shown);
-  for (const style of styles) style.item.hidden = !visible.has(style);
-  at("grid").append(...shown.map((style) => style.item));
+  if (sorted !== state.sort) {
+    sorted = state.sort;
+    styles.sort(sorts[sorted][1]);
+    at("grid").append(...styles.map((style) => style.item));
+  }
+  for (const style of styles) style.item.hidden = !matches(style, wanted);
+  shown = styles.filter((style) => !style.item.hidden);
   const all = styles.filter((style) => state.every || style.latest).length;
   at("count").textContent = `${shown.length.toLocaleString("en")} of ${all.toLocaleString("en")} ${state.every ? "versions" : "styles"}`;
   at("nothing").hidden = shown.length > 0;
