@@ -14,6 +14,13 @@ from cluster.storage import Storage, StorageError
 COMMANDS = {
     "list": "versions of styles, filtered and sorted",
     "show": "everything known of some styles",
+    "sql": "one SELECT over the current catalog",
+    "alias": "names such as prod for one version, moved as a whole",
+    "tag": "add and remove tags",
+    "note": "add and remove notes",
+    "history": "what was said of a style, and by whom",
+    "delete": "hide versions",
+    "restore": "show deleted versions again",
     "gallery": "a page for browsing styles",
     "lineage": "where a picture comes from, and how to make it again",
 }

@@ -4,7 +4,6 @@ import json
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
-import pyarrow as pa
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
 
 from catalog.selector import STYLE_ID, check_style_id
@@ -49,12 +48,17 @@ class NewStyle(BaseModel):
     software: dict[str, str] = Field(default_factory=dict)
 
 
+Status = Literal["ready", "deleted", "purging", "purged"]
+"""``deleted`` is hidden and can be restored; ``purging`` and ``purged``: gc frees, or has freed, its files."""
+
+
 class StyleVersion(NewStyle):
-    """A registered version."""
+    """A registered version, with what later events say of it: tags and notes are those that hold now."""
 
     version: int = Field(ge=1)
-    status: Literal["ready"] = "ready"
+    status: Status = "ready"
     created_at: AwareDatetime
+    aliases: list[str] = Field(default_factory=list)
 
     def __str__(self) -> str:
         return f"{self.style_id}@{self.version}"
@@ -65,44 +69,15 @@ class StyleVersion(NewStyle):
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Self:
-        """From a row of :data:`SCHEMA` as ``pyarrow.Table.to_pylist`` gives it; columns of later versions are left."""
+        """From a row of :class:`catalog.view.View` or of the table; columns of later versions are left."""
         known = {name: value for name, value in row.items() if name in cls.model_fields}
-        parsed = {name: json.loads(known[name]) for name in _JSON_COLUMNS}
-        return cls(**(known | parsed | {"metrics": dict(row["metrics"] or ()), "tags": row["tags"] or []}))
+        known |= {name: json.loads(known[name]) for name in _JSON_COLUMNS}
+        known |= {"metrics": dict(row["metrics"] or ()), "tags": row["tags"] or [], "notes": row["notes"] or ""}
+        if known["created_at"].tzinfo is None:
+            known["created_at"] = known["created_at"].replace(tzinfo=UTC)
+        return cls(**known)
 
     def to_row(self) -> dict[str, Any]:
-        row = self.model_dump()
+        """What the table keeps: aliases are events."""
+        row = self.model_dump(exclude={"aliases"})
         return row | {name: json.dumps(row[name], sort_keys=True, allow_nan=False) for name in _JSON_COLUMNS}
-
-
-SCHEMA = pa.schema(
-    [
-        pa.field("style_id", pa.string(), nullable=False),
-        pa.field("version", pa.int64(), nullable=False),
-        pa.field("status", pa.string(), nullable=False),
-        pa.field("created_at", pa.timestamp("us", tz="UTC"), nullable=False),
-        pa.field("base_name", pa.string(), nullable=False),
-        pa.field("base_fingerprint", pa.string(), nullable=False),
-        pa.field("checkpoint_uri", pa.string(), nullable=False),
-        pa.field("checkpoint_sha256", pa.string(), nullable=False),
-        pa.field("checkpoint_bytes", pa.int64(), nullable=False),
-        pa.field("checkpoint_format", pa.string(), nullable=False),
-        pa.field("preset", pa.string(), nullable=False),
-        pa.field("train_config", pa.string(), nullable=False),
-        pa.field("reference_uri", pa.string(), nullable=False),
-        pa.field("reference_sha256", pa.string(), nullable=False),
-        pa.field("photo_uri", pa.string()),
-        pa.field("preview_uri", pa.string()),
-        pa.field("metrics", pa.map_(pa.string(), pa.float64())),
-        pa.field("clip_embedding", pa.list_(pa.float32())),
-        pa.field("tags", pa.list_(pa.string())),
-        pa.field("notes", pa.string()),
-        pa.field("license", pa.string()),
-        pa.field("run_id", pa.string()),
-        pa.field("train_seconds", pa.float64()),
-        pa.field("device", pa.string()),
-        pa.field("software", pa.string()),
-        pa.field("clip_encoder", pa.string()),
-        pa.field("probe_set", pa.string()),
-    ]
-)

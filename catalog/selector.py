@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 STYLE_ID = r"^[a-z0-9][a-z0-9-]{0,62}$"
+ALIAS = r"^[a-z][a-z0-9-]{0,62}$"
 
 _RESERVED = ("all",)
 
@@ -89,6 +90,6 @@ def _term(text: str) -> Term:
         return Style(style_id)
     if re.fullmatch(r"[1-9][0-9]{0,17}", at):
         return Style(style_id, version=int(at))
-    if not re.fullmatch(r"[a-z][a-z0-9-]{0,62}", at):
+    if not re.fullmatch(ALIAS, at):
         raise ValueError(f"{text!r}: after '@' stands a version, 1 or above, or an alias")
     return Style(style_id, alias=at)

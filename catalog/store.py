@@ -1,198 +1,218 @@
-"""The style catalog: a Delta Lake table of immutable rows, safe for concurrent writers on disk and on S3."""
+"""The style catalog: trained styles below one storage, safe for concurrent writers on disk and on S3.
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from difflib import get_close_matches
-from itertools import groupby
+Two Delta tables that only grow (:mod:`catalog.tables`) and the view of both (:mod:`catalog.view`); this is the door to
+all that can be asked and done. What is needed for a question is loaded with it, so that a list is quick.
+"""
 
-import pyarrow as pa
-import pyarrow.dataset as ds
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from catalog.errors import CheckpointMismatch, UnknownStyle
-from catalog.schema import SCHEMA, NewStyle, StyleVersion
-from catalog.selector import Every, Style, Tagged, Term, parse
-from cluster.storage import Storage, StorageError
+from catalog.errors import CatalogUsageError, CheckpointMismatch, UnknownStyle
+from catalog.selector import parse
+from catalog.tables import EVENTS, ROWS, Log
+from cluster.storage import Storage
 
-__all__ = ["TABLE", "CheckpointMismatch", "StyleCatalog", "UnknownStyle", "Versions"]
+if TYPE_CHECKING:
+    from catalog.changes import Alias, Changes, Note, Pair
+    from catalog.schema import NewStyle, StyleVersion
+    from catalog.sql import Answer
+    from catalog.view import View
 
-TABLE = "catalog"
-"""Where the table stands below the storage."""
+__all__ = ["TABLE", "CatalogUsageError", "CheckpointMismatch", "StyleCatalog", "UnknownStyle", "Versions"]
 
-Versions = list[StyleVersion]
+TABLE = ROWS
+"""Where the table of versions stands below the storage."""
+
+Versions = list["StyleVersion"]
 
 
 class StyleCatalog:
     """The styles below one storage. A catalog that nobody has written to is empty.
 
-    All methods raise StorageError where the storage does not answer.
+    Selections are those of :mod:`catalog.selector`; those that change something mean exact versions at that moment.
+    All methods raise StorageError where the storage does not answer, SelectorError where a selection cannot be read and
+    UnknownStyle where it selects nothing.
     """
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
+        self.rows = Log(storage, ROWS)
+        self.events = Log(storage, EVENTS)
 
     @classmethod
     def open(cls, storage: Storage) -> "StyleCatalog":
-        """Touches nothing; the table is made with its first row."""
+        """Touches nothing; the tables are made with their first row."""
         return cls(storage)
 
-    def register(self, new: NewStyle) -> StyleVersion:
+    def view(self) -> "View":
+        """The whole catalog as it is now; stays so while others write."""
+        from catalog.view import View
+
+        return View(self.rows, self.events)
+
+    def register(self, new: "NewStyle") -> "StyleVersion":
         """Adds the next version of a style, or finds the one that has this very checkpoint.
 
-        Of concurrent registrations of one style each gets a version of its own, without gaps.
+        Of concurrent registrations of one style each gets a version of its own, without gaps. A version that was
+        deleted is restored.
 
         Raises:
             CheckpointMismatch: ``checkpoint_uri`` does not hold ``checkpoint_bytes`` of ``checkpoint_sha256``.
             StorageError: others kept coming first for two minutes.
         """
+        from catalog.register import register
+
         new = new.model_copy(update={"checkpoint_uri": Storage.open(new.checkpoint_uri).uri})
-        _check_checkpoint(new)
-        retrying = Retrying(
-            retry=retry_if_exception_type(CommitFailedError),
-            stop=stop_after_delay(120),
-            wait=wait_random_exponential(multiplier=0.05, max=2),
-            reraise=True,
-        )
-        with self._explained("register in"):
-            return retrying(self._register_once, new)
+        registered = register(self.rows, self.events, new)
+        return self._versions(self.view(), [registered])[0] if isinstance(registered, tuple) else registered
 
     def resolve(self, selection: str) -> Versions:
-        """What a selection (see :mod:`catalog.selector`) means now, each version once, in the order selected.
+        """What a selection means now, each version once, in the order selected."""
+        view = self.view()
+        return self._versions(view, self._pairs(selection, view=view))
 
-        Raises:
-            SelectorError: the selection cannot be read.
-            UnknownStyle: a part of it selects nothing.
-        """
-        terms = parse(selection)
-        versions = self.list()
-        if not versions:
-            raise UnknownStyle(f"the catalog at {self._uri} holds no styles; train some first")
-        chosen: dict[str, StyleVersion] = {}
-        unknown: list[str] = []
-        for term in terms:
-            try:
-                chosen |= {str(version): version for version in _select(term, versions)}
-            except UnknownStyle as error:
-                unknown.append(str(error))
-        if unknown:
-            raise UnknownStyle(f"in the catalog at {self._uri}: {'; '.join(unknown)}")
-        return [*chosen.values()]
-
-    def show(self, name: str) -> StyleVersion:
-        """One version by ``id`` (its latest) or ``id@version``; raises as :meth:`resolve`."""
+    def show(self, name: str) -> "StyleVersion":
+        """One version by ``id`` (its latest), ``id@version`` or ``id@alias``."""
         found = self.resolve(name)
         if len(found) != 1:
             raise UnknownStyle(f"{name!r} means {len(found)} styles; name one")
         return found[0]
 
-    def find(self, style_id: str, checkpoint_uri: str) -> StyleVersion | None:
+    def find(self, style_id: str, checkpoint_uri: str) -> "StyleVersion | None":
         """The version registered from this checkpoint, the latest if several; for jobs that are run again."""
-        uri = Storage.open(checkpoint_uri).uri
-        with self._explained("read"):
-            found = self._read(ds.field("style_id") == style_id)
-        return next((row for row in reversed(found) if row.checkpoint_uri in (uri, checkpoint_uri)), None)
+        from catalog.filters import of_style
+        from catalog.view import Question
 
-    def list(self) -> Versions:
-        """Every version, by style and version."""
-        with self._explained("read"):
-            return self._read()
+        names = {Storage.open(checkpoint_uri).uri, checkpoint_uri}
+        view = self.view()
+        asked = Question(("version", "checkpoint_uri"), [of_style(style_id)])
+        same = [row["version"] for row in view.ask(asked) if row["checkpoint_uri"] in names]
+        return self._versions(view, [(style_id, same[-1])])[0] if same else None
 
-    @property
-    def _uri(self) -> str:
-        return self.storage.delta_uri(TABLE)
+    def list(self, **parts: Any) -> Versions:
+        """Versions, by style and version unless asked otherwise, without their embeddings.
 
-    def _register_once(self, new: NewStyle) -> StyleVersion:
-        table = self._table() or self._create()
-        rows = _rows(table, ds.field("style_id") == new.style_id)
-        for row in rows:
-            if row.checkpoint_sha256 == new.checkpoint_sha256:
-                return row
-        version = StyleVersion.of(new, max((row.version for row in rows), default=0) + 1)
-        # A commit that carries a transaction of this id fails if another did since the table was read: compare-and-swap
-        # of the style's version. Commits of other styles do not disturb it.
-        swap = CommitProperties(app_transactions=[Transaction(new.style_id, version.version)])
-        data = pa.Table.from_pylist([version.to_row()], schema=SCHEMA)
-        write_deltalake(table, data, mode="append", schema_mode="merge", commit_properties=swap)
-        return version
+        Args:
+            parts: fields of :class:`catalog.view.Question` other than its columns, such as
+                ``where=[Condition.parse("structure>0.8")]``, ``sort=["-created_at"]``, ``limit=20``.
 
-    def _table(self) -> DeltaTable | None:
-        # Asked of storage, which answers or fails within seconds and tells a missing table from a silent server.
-        if next(self.storage.walk(f"{TABLE}/_delta_log", recursive=False), None) is None:
-            return None
-        return DeltaTable(self._uri, storage_options=self.storage.delta_options())
+        Raises:
+            CatalogUsageError: a column or sort that does not exist.
+        """
+        from catalog.schema import StyleVersion
+        from catalog.view import Question
 
-    def _create(self) -> DeltaTable:
-        return DeltaTable.create(
-            self._uri,
-            schema=SCHEMA,
-            mode="ignore",
-            name="styles",
-            description="Trained styles, one row a version",
-            storage_options=self.storage.delta_options(),
+        view = self.view()
+        return [StyleVersion.from_row(row) for row in view.ask(Question(view.columns(), **parts))]
+
+    def sql(self, query: str, **bounds: Any) -> "Answer":
+        """Answers one SELECT over the current view; see :func:`catalog.sql.ask_sql`, also for ``bounds``.
+
+        Raises:
+            CatalogUsageError: not one SELECT, something wrong in it or that it may not do, or too much asked of it.
+        """
+        from catalog.sql import ask_sql
+
+        return ask_sql(self.view(), query, **bounds)
+
+    def aliases(self, style_id: str | None = None) -> "Sequence[Alias]":
+        """Where aliases point now, by style and name."""
+        from catalog.changes import aliases_of
+
+        return aliases_of(self.view(), style_id)
+
+    def history(self, style_id: str, alias: str | None = None) -> "Sequence[dict[str, Any]]":
+        """Every event of a style, or of one of its aliases, the oldest first."""
+        return self.view().told(
+            "select happened_at, author, kind, style_id, version, name, text from events where style_id = $style_id"
+            " and ($alias is null or (starts_with(kind, 'alias-') and name = $alias)) order by happened_at, seq",
+            {"style_id": style_id, "alias": alias},
         )
 
-    def _read(self, only: ds.Expression | None = None) -> Versions:
-        table = self._table()
-        return [] if table is None else _rows(table, only)
+    def notes(self, name: str) -> "Sequence[Note]":
+        """Notes added to one version since its registration, the oldest first."""
+        from catalog.changes import notes_of
 
-    @contextmanager
-    def _explained(self, operation: str) -> Iterator[None]:
+        view = self.view()
+        (pair,) = self._one(name, view)
+        return notes_of(view, *pair)
+
+    def set_alias(self, name: str, alias: str, *, expect: int | None = None) -> "Pair":
+        """Point an alias of a style to one version; ``expect`` is the version it must point to before, 0 for none.
+
+        Raises:
+            CatalogUsageError: it points elsewhere; nothing was changed.
+        """
+        ((style_id, version),) = self._one(name)
+        self._changes().set_alias(style_id, version, alias, expect)
+        return style_id, version
+
+    def remove_alias(self, name: str, *, expect: int | None = None) -> None:
+        """``name`` is ``id@alias``; ``expect`` as in :meth:`set_alias`."""
+        style_id, _, alias = name.partition("@")
+        self._changes().remove_alias(style_id, alias, expect)
+
+    def tag(self, selection: str, *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> "Sequence[Pair]":
+        """Raises CatalogUsageError for malformed tags."""
+        pairs = self._pairs(selection)
+        self._changes().tag(pairs, add, remove)
+        return pairs
+
+    def add_note(self, selection: str, text: str) -> str:
+        """The note's id. Raises CatalogUsageError for an empty text, or one too long."""
+        return self._changes().add_note(self._pairs(selection), text)
+
+    def remove_note(self, name: str, note_id: str) -> None:
+        ((style_id, version),) = self._one(name)
+        self._changes().remove_note(style_id, version, note_id)
+
+    def delete(self, selection: str, *, drop_aliases: bool = False) -> "Sequence[Pair]":
+        """Hide versions; ``id`` is the latest. Their files stay until gc.
+
+        Raises:
+            CatalogUsageError: aliases point to one of them and ``drop_aliases`` is not set; nothing was changed.
+        """
+        pairs = self._pairs(selection)
+        self._changes().delete(pairs, drop_aliases)
+        return pairs
+
+    def restore(self, selection: str) -> "Sequence[Pair]":
+        """Show deleted versions again; ``id`` means all deleted ones of that style.
+
+        Raises:
+            CatalogUsageError: gc has freed their files.
+        """
+        pairs = self._pairs(selection, deleted=True)
+        self._changes().restore(pairs)
+        return pairs
+
+    def _changes(self) -> "Changes":
+        from catalog.changes import Changes
+
+        return Changes(self.rows, self.events)
+
+    def _pairs(self, selection: str, *, view: "View | None" = None, deleted: bool = False) -> "Sequence[Pair]":
+        from catalog.resolve import resolve
+        from catalog.view import Question
+
+        terms = parse(selection)
+        view = view or self.view()
+        if not next(view.ask(Question(("style_id",), deleted=True, sort=(), limit=1)), None):
+            raise UnknownStyle(f"the catalog at {self.rows.uri} holds no styles; train some first")
         try:
-            yield
-        except CommitFailedError as error:
-            raise StorageError(
-                f"{self._uri}: cannot {operation} the catalog: too many others write; try again"
-            ) from error
-        except (DeltaError, OSError) as error:
-            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200]}"
-            raise StorageError(f"{self._uri}: cannot {operation} the catalog: {reason}") from error
+            return resolve(view, terms, deleted=deleted)
+        except UnknownStyle as error:
+            raise UnknownStyle(f"in the catalog at {self.rows.uri}: {error}") from None
 
+    def _one(self, name: str, view: "View | None" = None) -> "Sequence[Pair]":
+        if not re.fullmatch(r"[^,:]+", name) or name.strip() == "all":
+            raise CatalogUsageError(f"{name!r}: name one version: id (its latest), id@version or id@alias")
+        return self._pairs(name, view=view)
 
-def _rows(table: DeltaTable, only: ds.Expression | None) -> Versions:
-    found = [StyleVersion.from_row(row) for row in table.to_pyarrow_dataset().to_table(filter=only).to_pylist()]
-    return sorted(found, key=lambda row: (row.style_id, row.version))
+    def _versions(self, view: "View", pairs: "Sequence[Pair]") -> Versions:
+        from catalog.schema import StyleVersion
 
-
-def _check_checkpoint(new: NewStyle) -> None:
-    """A row exists only when its checkpoint is whole and readable."""
-    checkpoint = Storage.open(new.checkpoint_uri)
-    info = checkpoint.stat()
-    if info is None:
-        raise CheckpointMismatch(f"{checkpoint}: no such checkpoint; {new.style_id} was not registered")
-    if info.size != new.checkpoint_bytes:
-        raise CheckpointMismatch(
-            f"{checkpoint}: has {info.size} bytes, not {new.checkpoint_bytes}; {new.style_id} was not registered"
-        )
-    if checkpoint.sha256() != new.checkpoint_sha256:
-        raise CheckpointMismatch(f"{checkpoint}: its sha256 is another; {new.style_id} was not registered")
-
-
-def _select(term: Term, versions: Iterable[StyleVersion]) -> Versions:
-    by_id = {style_id: [*group] for style_id, group in groupby(versions, key=lambda row: row.style_id)}
-    latest = [group[-1] for group in by_id.values()]
-    match term:
-        case Every():
-            return latest
-        case Tagged(tag):
-            tagged = [row for row in latest if tag in row.tags]
-            if not tagged:
-                raise UnknownStyle(f"no style is tagged {tag!r}{_near(tag, {t for row in latest for t in row.tags})}")
-            return tagged
-        case Style(style_id, version, alias):
-            group = by_id.get(style_id)
-            if group is None:
-                raise UnknownStyle(f"no style {style_id!r}{_near(style_id, by_id)}")
-            if alias is not None:
-                raise UnknownStyle(f"{style_id} has no alias {alias!r}")
-            if version is None:
-                return group[-1:]
-            if found := [row for row in group if row.version == version]:
-                return found
-            raise UnknownStyle(f"{style_id} has no version {version} (there are 1 to {group[-1].version})")
-
-
-def _near(name: str, names: Iterable[str]) -> str:
-    near = get_close_matches(name, sorted(names), n=3, cutoff=0.5) or sorted(names)[:5]
-    return f" (there are: {', '.join(near)})" if near else ""
+        columns = [*view.columns(), "clip_embedding"]
+        rows = {(row["style_id"], row["version"]): row for row in view.versions(pairs, columns)}
+        return [StyleVersion.from_row(rows[pair]) for pair in pairs]

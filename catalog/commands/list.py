@@ -1,38 +1,70 @@
-"""Every version of every style."""
+"""Versions of styles, filtered, sorted and paged; a table shows the first 50 unless --limit says otherwise."""
 
 import argparse
-import json
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from catalog.commands.filtering import add_filters, add_forms, conditions, count, form_of
+from catalog.errors import CatalogUsageError
 
 if TYPE_CHECKING:
     from catalog.store import StyleCatalog
 
+_TABLE = ("style_id", "version", "aliases", "base_name", "preset", "tags", "created_at", "checkpoint_bytes",
+          "train_seconds")  # fmt: skip
+_PAGE = 50
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """None of its own yet."""
+    add_filters(parser)
+    add_forms(parser)
+    parser.add_argument("--sort", default="style_id,version", metavar="NAMES",
+                        help="comma list of columns and metrics; NAME:desc for the largest first")  # fmt: skip
+    parser.add_argument("--columns", metavar="NAMES", help="comma list of columns to print, instead of the usual ones")
+    parser.add_argument("--limit", type=count, metavar="N", help="at most N rows")
+    parser.add_argument("--offset", type=count, default=0, metavar="N", help="leave out the first N rows")
+    parser.add_argument("--deleted", action="store_true", help="deleted versions too")
 
 
 def run(catalog: "StyleCatalog", options: argparse.Namespace) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from catalog.commands.output import print_rows
+    from catalog.view import Question
 
-    versions = catalog.list()
-    if options.json:
-        print(json.dumps([version.model_dump(mode="json") for version in versions], indent=2))
-        return
-    if not versions:
-        print(f"no styles in {catalog.storage}")
-        return
-    table = Table("style", "version", "base", "preset", "tags", "created (UTC)", "MB", "trained in")
-    for row in versions:
-        table.add_row(
-            row.style_id,
-            str(row.version),
-            row.base_name,
-            row.preset,
-            ", ".join(row.tags),
-            f"{row.created_at:%Y-%m-%d %H:%M}",
-            f"{row.checkpoint_bytes / 1e6:.1f}",
-            f"{row.train_seconds:.0f} s",
+    form = form_of(options)
+    where = conditions(options)
+    view = catalog.view()
+    usual = (*_TABLE, *(["status"] if options.deleted else [])) if form == "table" else view.columns()
+    columns = [name.strip() for name in options.columns.split(",")] if options.columns else usual
+    limit = options.limit if options.limit is not None or form != "table" else _PAGE
+    rows = view.ask(
+        Question(
+            columns,
+            where,
+            latest=options.latest,
+            deleted=options.deleted,
+            sort=[_sort(name.strip()) for name in options.sort.split(",") if name.strip()],
+            limit=None if limit is None else limit + (form == "table"),
+            offset=options.offset,
         )
-    Console().print(table, markup=False)
+    )
+    more = False
+
+    def page() -> "Iterator[dict[str, Any]]":
+        nonlocal more
+        for number, row in enumerate(rows):
+            if form == "table" and number == limit:
+                more = True
+                return
+            yield row
+
+    empty = f"no {'such ' if where else ''}styles in {catalog.storage}"
+    print_rows(page(), form, columns=columns, empty=empty)
+    if more:
+        print(f"There are more: --offset {options.offset + (limit or 0)} goes on, --limit shows more at once.")
+
+
+def _sort(name: str) -> str:
+    bare, _, order = name.partition(":")
+    if order not in ("", "asc", "desc"):
+        raise CatalogUsageError(f"--sort {name}: NAME, NAME:asc or NAME:desc")
+    return f"-{bare}" if order == "desc" else bare

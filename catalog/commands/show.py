@@ -18,6 +18,8 @@ def run(catalog: "StyleCatalog", options: argparse.Namespace) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from catalog.commands.output import printable
+
     versions = catalog.resolve(options.select)
     if options.lineage:
         from catalog.commands.lineage import print_lineage
@@ -35,5 +37,5 @@ def run(catalog: "StyleCatalog", options: argparse.Namespace) -> None:
         embedding = details.pop("clip_embedding")
         details["clip_embedding"] = f"{len(embedding)} numbers" if embedding else None
         for name, value in details.items():
-            table.add_row(name, Text(json.dumps(value) if isinstance(value, (dict, list)) else str(value)))
+            table.add_row(name, Text(printable(json.dumps(value) if isinstance(value, (dict, list)) else str(value))))
         console.print(table)

@@ -1,0 +1,192 @@
+"""The catalog's two Delta tables: opened, made, brought up to date, and appended to by compare-and-swap.
+
+``catalog`` has a row for each trained version, ``catalog_events`` one for each thing said of a version later. Both only
+grow. Readers open the events first: every event they see then speaks of a row that they see too.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from catalog.errors import NewerCatalog
+from cluster.storage import Storage, StorageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROWS = "catalog"
+EVENTS = "catalog_events"
+"""Where the tables stand below the storage."""
+
+FORMAT = 2
+"""Raised when a change would mislead an older program; added columns mislead none. 1 had no events."""
+
+NEEDED = "0.1.0"
+"""The first version of this project that reads FORMAT."""
+
+_FORMAT_KEY, _NEEDED_KEY = "style-catalog.format", "style-catalog.needed"
+_PATIENCE_S = 120.0
+_CONFIGURATION = {
+    # Opening a table reads the commits since the last checkpoint one by one.
+    "delta.checkpointInterval": "20",
+    "delta.logRetentionDuration": "interval 7 days",
+    "delta.deletedFileRetentionDuration": "interval 7 days",
+    # A transaction only matters to those who read the table before it.
+    "delta.setTransactionRetentionDuration": "interval 7 days",
+}
+
+
+@dataclass
+class Commit:
+    """Rows to append, and the subjects that nobody else may have written to since the table was read."""
+
+    rows: list[dict[str, Any]]
+    swaps: dict[str, int] = field(default_factory=dict)
+
+
+class Log:
+    """One append-only table below a storage."""
+
+    def __init__(self, storage: Storage, name: str) -> None:
+        self.storage = storage
+        self.name = name
+        self._writing = threading.Lock()
+        self._table: DeltaTable | None = None
+
+    @property
+    def uri(self) -> str:
+        return self.storage.delta_uri(self.name)
+
+    def open(self) -> DeltaTable | None:
+        """The table at its newest version, which stays as it is while others write; None where nobody has written.
+
+        Raises:
+            NewerCatalog: a later program wrote it.
+        """
+        try:
+            table = DeltaTable(self.uri, storage_options=self.storage.delta_options())
+        except TableNotFoundError:
+            # Asked of storage too, which tells a missing table from a missing bucket.
+            if next(self.storage.walk(f"{self.name}/_delta_log", recursive=False), None) is None:
+                return None
+            raise
+        _check_format(table, self.uri)
+        return table
+
+    def append(self, decide: Callable[[DeltaTable], Commit], operation: str) -> Commit:
+        """Append what ``decide`` makes of the table, deciding anew as often as others come first.
+
+        A commit without rows writes nothing. Returns the commit that holds.
+
+        Raises:
+            StorageError: others kept coming first for two minutes, or storage failed; nothing was written.
+        """
+        from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+        retrying = Retrying(
+            retry=retry_if_exception_type(CommitFailedError),
+            stop=stop_after_delay(_PATIENCE_S),
+            wait=wait_random_exponential(multiplier=0.05, max=1),
+            reraise=True,
+        )
+        # A table that another thread brought forward in between would hide what that thread has written.
+        with self._writing, self.explained(operation):
+            return retrying(self._append_once, decide)
+
+    def _append_once(self, decide: Callable[[DeltaTable], Commit]) -> Commit:
+        try:
+            table = self._newest()
+            commit = decide(table)
+            if commit.rows:
+                _write(table, _schema(self.name), commit)
+            return commit
+        except CommitFailedError:
+            raise
+        except BaseException:
+            self._table = None  # of unknown state
+            raise
+
+    def _newest(self) -> DeltaTable:
+        """For writing: made if nobody has, with all columns that this program knows."""
+        if self._table is None:
+            self._table = self.open() or self._create()
+        else:
+            self._table.update_incremental()
+            _check_format(self._table, self.uri)
+        _upgrade(self._table, _schema(self.name))
+        return self._table
+
+    def _create(self) -> DeltaTable:
+        return DeltaTable.create(
+            self.uri,
+            schema=_schema(self.name),
+            mode="ignore",
+            name=self.name,
+            configuration=_CONFIGURATION | {_FORMAT_KEY: str(FORMAT), _NEEDED_KEY: NEEDED},
+            raise_if_key_not_exists=False,
+            storage_options=self.storage.delta_options(),
+        )
+
+    @contextmanager
+    def explained(self, operation: str) -> Iterator[None]:
+        """Turns what Delta raises into a :class:`StorageError` that names the table and the operation."""
+        try:
+            yield
+        except CommitFailedError as error:
+            raise StorageError(f"{self.uri}: cannot {operation}: too many others write; try again") from error
+        except (DeltaError, OSError) as error:
+            raise StorageError(f"{self.uri}: cannot {operation}: {self._reason(error)}") from error
+
+    def _reason(self, error: Exception) -> str:
+        if not self.storage.is_local:
+            # Storage explains dead servers, credentials and buckets better than Delta does.
+            try:
+                next(self.storage.walk(f"{self.name}/_delta_log", recursive=False), None)
+            except StorageError as explained:
+                return str(explained)
+        lines = [line.strip(" ↳\x1b[031m") for line in str(error).strip().splitlines()]
+        return f"{type(error).__name__}: {' '.join(lines)[:300]}"
+
+
+def _write(table: DeltaTable, schema: "pa.Schema", commit: Commit) -> None:
+    import pyarrow as pa
+    from deltalake import CommitProperties, Transaction, write_deltalake
+
+    # A commit that carries a transaction of some name fails if another did since the table was read.
+    swaps = [Transaction(subject, number) for subject, number in commit.swaps.items()]
+    data = pa.Table.from_pylist(commit.rows, schema=schema)
+    write_deltalake(table, data, mode="append", commit_properties=CommitProperties(app_transactions=swaps))
+
+
+def _schema(name: str) -> "pa.Schema":
+    from catalog.columns import EVENTS_SCHEMA, SCHEMA
+
+    return SCHEMA if name == ROWS else EVENTS_SCHEMA
+
+
+def _check_format(table: DeltaTable, uri: str) -> None:
+    settings = table.metadata().configuration
+    found = settings.get(_FORMAT_KEY, "1")
+    if not found.isdecimal() or int(found) > FORMAT:
+        needed = settings.get(_NEEDED_KEY, "a later version")
+        raise NewerCatalog(
+            f"{uri}: the catalog has format {found}, this program reads up to {FORMAT}; it needs osasis-on-ray {needed}"
+        )
+
+
+def _upgrade(table: DeltaTable, schema: "pa.Schema") -> None:
+    """Gives a table of an earlier version the columns and settings of this one; its rows stay as they are."""
+    from deltalake import Schema
+
+    have = {column.name for column in table.schema().fields}
+    if missing := [column for column in Schema.from_arrow(schema).fields if column.name not in have]:
+        table.alter.add_columns(missing)
+    if int(table.metadata().configuration.get(_FORMAT_KEY, "1")) < FORMAT:
+        table.alter.set_table_properties(
+            _CONFIGURATION | {_FORMAT_KEY: str(FORMAT), _NEEDED_KEY: NEEDED}, raise_if_not_exists=False
+        )
