@@ -4,9 +4,11 @@ Shapes: x is [B, ...] (images [B, 3, S, S] or latents [B, D]); t is [B]; schedul
 A *step* i counts the respaced process, a *timestep* ``timesteps[i]`` the original one of T = 1000 that networks see.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import accumulate, repeat
 
 import torch
 from torch import Tensor
@@ -18,9 +20,17 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]
 """(x_t, timesteps [B]) → the network's output, usually predicted noise."""
 
 
-def linear_betas() -> Tensor:
-    """DDPM's linear schedule, 1e-4 … 0.02 over T steps. [T] float64."""
-    return torch.linspace(1e-4, 0.02, T, dtype=torch.float64)
+def linear_betas(steps: int = T) -> Tensor:
+    """DDPM's linear schedule, 1e-4 … 0.02 over T steps; steeper over fewer, to end as noisy. [steps] float64."""
+    scale = 1000 / steps
+    return torch.linspace(scale * 1e-4, scale * 0.02, steps, dtype=torch.float64)
+
+
+def cosine_betas(steps: int = T) -> Tensor:
+    """Improved DDPM's cosine schedule. [steps] float64."""
+    t = torch.arange(steps + 1, dtype=torch.float64) / steps
+    alpha_bar = ((t + 0.008) / 1.008 * math.pi / 2).cos().square()
+    return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999)
 
 
 def constant_betas(beta: float = 0.008) -> Tensor:
@@ -28,23 +38,50 @@ def constant_betas(beta: float = 0.008) -> Tensor:
     return torch.full((T,), beta, dtype=torch.float64)
 
 
-def ddim_timesteps(steps: int) -> list[int]:
-    """Integer stride over T, as DDIM's ``ddimN``.
+def ddim_timesteps(steps: int, length: int = T) -> list[int]:
+    """Integer stride over the process, as DDIM's ``ddimN``.
 
     Raises:
         ValueError: no integer stride gives exactly ``steps`` timesteps.
     """
-    for stride in range(1, T):
-        spaced = range(0, T, stride)
+    for stride in range(1, length):
+        spaced = range(0, length, stride)
         if len(spaced) == steps:
             return list(spaced)
-    raise ValueError(f"no integer stride over {T} gives exactly {steps} steps; try 5, 10, 20, 25, 50, 100 or 200")
+    raise ValueError(f"no integer stride over {length} gives exactly {steps} steps; try 5, 10, 20, 25, 50, 100 or 200")
 
 
-def even_timesteps(steps: int) -> list[int]:
-    """Fractional stride from 0 to T-1 inclusive, as guided-diffusion's respacing of the photo prior."""
-    stride = (T - 1) / (steps - 1) if steps > 1 else 1.0
-    return [round(i * stride) for i in range(steps)]
+def even_timesteps(steps: int, first: int = 0, length: int = T) -> list[int]:
+    """Fractional stride over ``length`` timesteps from ``first``, both ends included, as guided-diffusion respaces.
+
+    Raises:
+        ValueError: more steps than timesteps.
+    """
+    if not 0 < steps <= length:
+        raise ValueError(f"cannot respace {length} timesteps to {steps}")
+    stride = (length - 1) / (steps - 1) if steps > 1 else 1.0
+    # Summed up, not multiplied: where a timestep falls between two, the sum's rounding error decides.
+    return [first + round(position) for position in accumulate(repeat(stride, steps - 1), initial=0.0)]
+
+
+def respaced_timesteps(respacing: str, length: int = T) -> list[int]:
+    """guided-diffusion's ``timestep_respacing``: "" (all), "ddimN", "N", or "N1,N2,…" for equal parts of the process.
+
+    Raises:
+        ValueError: not such a word, or impossible.
+    """
+    if not respacing:
+        return list(range(length))
+    if respacing.startswith("ddim"):
+        return ddim_timesteps(int(respacing.removeprefix("ddim")), length)
+    counts = [int(count) for count in respacing.split(",")]
+    timesteps: list[int] = []
+    first = 0
+    for i, count in enumerate(counts):
+        size = length // len(counts) + (i < length % len(counts))
+        timesteps += even_timesteps(count, first, size)
+        first += size
+    return sorted(set(timesteps))
 
 
 @dataclass(frozen=True)
@@ -102,7 +139,7 @@ def ddim_encode(
     x = x0
     for i in range(len(schedule) if stop is None else stop):
         alpha_bar = schedule.alpha_bar_at(i)
-        eps = denoise(x, schedule.t(i, len(x), x.device)).float()
+        eps = denoise(x, schedule.t(i, len(x), x.device)).to(x.dtype)
         x = ddim_move(x, predict_x0(x, eps, alpha_bar, clamp), alpha_bar, schedule.alpha_bar_at(i + 1))
         yield x
 
@@ -114,7 +151,7 @@ def ddim_decode(
     x = x_t
     for i in reversed(range(len(schedule) if start is None else start)):
         alpha_bar = schedule.alpha_bar_at(i)
-        eps = denoise(x, schedule.t(i, len(x), x.device)).float()
+        eps = denoise(x, schedule.t(i, len(x), x.device)).to(x.dtype)
         x0 = predict_x0(x, eps, alpha_bar, clamp)
         x = ddim_move(x, x0, alpha_bar, schedule.alpha_bar_at(i - 1))
         yield x, x0
@@ -131,22 +168,39 @@ def add_noise(x0: Tensor, noise: Tensor, alpha_bar: float | Tensor) -> Tensor:
     return alpha_bar**0.5 * x0 + (1 - alpha_bar) ** 0.5 * noise
 
 
-def ddpm_step(x_t: Tensor, output: Tensor, schedule: Schedule, i: int, noise: Tensor) -> Tensor:
-    """Reverse DDPM with learned variance (Eq. 10), from step ``i`` to ``i`` - 1.
+def ddpm_step(
+    x_t: Tensor,
+    output: Tensor,
+    schedule: Schedule,
+    i: int,
+    noise: Tensor,
+    *,
+    clamp: bool = True,
+    predicts_x0: bool = False,
+) -> Tensor:
+    """Reverse DDPM (Eq. 10), from step ``i`` to ``i`` - 1.
 
     Args:
         output: [B, 6, S, S], predicted noise and variance logits v in [-1, 1]: the log-variance is interpolated
-            between the posterior's (v = -1) and beta's (v = 1), Improved DDPM Eq. 15.
+            between the posterior's (v = -1) and beta's (v = 1), Improved DDPM Eq. 15. Without logits, [B, 3, S, S], the
+            variance is beta.
+        predicts_x0: the network predicts x0 instead of noise.
     """
-    eps, v = output.float().chunk(2, dim=1)
+    channels = x_t.shape[1]
+    predicted, v = output.to(x_t.dtype).split([channels, output.shape[1] - channels], dim=1)
     alpha_bar, alpha_bar_prev = schedule.alpha_bar_at(i), schedule.alpha_bar_at(i - 1)
     beta = 1 - alpha_bar / alpha_bar_prev
-    x0 = predict_x0(x_t, eps, alpha_bar)
+    if predicts_x0:
+        x0 = predicted.clamp(-1, 1) if clamp else predicted
+    else:
+        x0 = predict_x0(x_t, predicted, alpha_bar, clamp)
     mean = (beta * alpha_bar_prev**0.5 * x0 + (1 - alpha_bar_prev) * (1 - beta) ** 0.5 * x_t) / (1 - alpha_bar)
     if i == 0:
         return mean
-    log_beta = torch.log(torch.tensor(beta, dtype=torch.float64))
-    log_posterior = log_beta + torch.log(torch.tensor((1 - alpha_bar_prev) / (1 - alpha_bar), dtype=torch.float64))
+    log_beta = math.log(beta)
+    if not v.shape[1]:
+        return mean + math.exp(0.5 * log_beta) * noise
+    log_posterior = log_beta + math.log((1 - alpha_bar_prev) / (1 - alpha_bar))
     fraction = (v + 1) / 2
-    log_variance = fraction * float(log_beta) + (1 - fraction) * float(log_posterior)
+    log_variance = fraction * log_beta + (1 - fraction) * log_posterior
     return mean + torch.exp(0.5 * log_variance) * noise

@@ -11,6 +11,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def absent(value: object) -> bool:
+    """For optional fields of network configurations: what is not set is not written."""
+    return not value
+
+
+def heads_of(channels: int, head_channels: int) -> int:
+    """Attention heads of a given width.
+
+    Raises:
+        ValueError: the channels cannot be split so.
+    """
+    if channels % head_channels:
+        raise ValueError(f"head_channels: {channels} channels cannot be split into heads of {head_channels}")
+    return channels // head_channels
+
+
 def timestep_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
     """Sinusoidal embedding of timesteps, cosines first. ``t``: [B] → [B, dim], float32."""
     half = dim // 2
@@ -66,6 +82,7 @@ class GroupNorm(nn.GroupNorm):
         quick = (
             x.device.type == "cpu"
             and x.ndim == 4
+            and x.dtype != torch.float64  # the sums of its gradient are float32
             and torch.is_grad_enabled()
             and x.is_contiguous(memory_format=torch.channels_last)
             and not x.is_contiguous()
@@ -95,6 +112,28 @@ def resample(x: Tensor, direction: str | None) -> Tensor:
     return x
 
 
+class Downsample(nn.Module):
+    """Half the size by a strided convolution: [B, C, H, W] → [B, C, H/2, W/2]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.op(x)
+
+
+class Upsample(nn.Module):
+    """Twice the size by nearest neighbours, then a convolution: [B, C, H, W] → [B, C, 2H, 2W]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(resample(x, "up"))
+
+
 class ResBlock(nn.Module):
     """Residual block with adaptive group normalization.
 
@@ -103,6 +142,7 @@ class ResBlock(nn.Module):
 
     Args:
         resample: "up", "down" or None, applied to both branches before the first convolution.
+        scale_shift: False: time is added before the normalization instead.
     """
 
     def __init__(
@@ -114,15 +154,17 @@ class ResBlock(nn.Module):
         cond_channels: int | None = None,
         dropout: float = 0.0,
         resample: str | None = None,
+        scale_shift: bool = True,
     ) -> None:
         super().__init__()
         self.resample = resample
+        self.scale_shift = scale_shift
         self.in_layers = nn.Sequential(
             group_norm(in_channels), nn.SiLU(), nn.Conv2d(in_channels, out_channels, 3, padding=1)
         )
         self.conditioned = emb_channels is not None
         if emb_channels is not None:
-            self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb_channels, 2 * out_channels))
+            self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb_channels, (1 + scale_shift) * out_channels))
             self.out_layers = nn.Sequential(
                 group_norm(out_channels),
                 nn.SiLU(),
@@ -141,8 +183,12 @@ class ResBlock(nn.Module):
         h = conv(resample(act(norm(x)), self.resample))
         if self.conditioned:
             norm, act, dropout, conv = self.out_layers
-            scale, shift = self.emb_layers(emb)[:, :, None, None].chunk(2, dim=1)
-            h = norm(h) * (1 + scale) + shift
+            time = self.emb_layers(emb)[:, :, None, None]
+            if self.scale_shift:
+                scale, shift = time.chunk(2, dim=1)
+                h = norm(h) * (1 + scale) + shift
+            else:
+                h = norm(h + time)
             if z is not None:
                 h = h * (1 + self.cond_emb_layers(z)[:, :, None, None])
             h = conv(dropout(act(h)))
@@ -150,11 +196,19 @@ class ResBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Residual self-attention over the H·W positions of a feature map."""
+    """Residual self-attention over the H·W positions of a feature map.
 
-    def __init__(self, channels: int, num_heads: int) -> None:
+    Args:
+        qkv_first: how the 3·C channels before attention are ordered: q, k, v and within each the heads; else heads, and
+            within each q, k, v (DiffAE, and guided-diffusion by default).
+    """
+
+    def __init__(self, channels: int, num_heads: int, *, qkv_first: bool = False) -> None:
         super().__init__()
+        if channels % num_heads:
+            raise ValueError(f"{channels} channels cannot be split over {num_heads} attention heads")
         self.num_heads = num_heads
+        self.qkv_first = qkv_first
         self.norm = group_norm(channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
         self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
@@ -162,8 +216,8 @@ class AttentionBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         b, c, height, width = x.shape
         flat = x.reshape(b, c, height * width)
-        # Heads are the outer, q/k/v the inner split of the 3·C channels.
-        qkv = self.qkv(self.norm(flat)).view(b, self.num_heads, 3, c // self.num_heads, -1)
-        q, k, v = qkv.transpose(-1, -2).unbind(2)  # each [B, heads, H·W, C/heads]
+        outer = (3, self.num_heads) if self.qkv_first else (self.num_heads, 3)
+        qkv = self.qkv(self.norm(flat)).view(b, *outer, c // self.num_heads, -1)
+        q, k, v = qkv.transpose(-1, -2).unbind(1 if self.qkv_first else 2)  # each [B, heads, H·W, C/heads]
         h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(b, c, -1)
         return (flat + self.proj_out(h)).reshape(b, c, height, width)

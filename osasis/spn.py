@@ -42,7 +42,7 @@ class TimeSPN(nn.Module):
 
     def forward(self, image: Tensor, t: Tensor) -> Tensor:
         """``image`` [B, 3, S, S] in [-1, 1], ``t`` [B] → [B, 3, S, S], to be added to x_t."""
-        emb = self.time_embed(timestep_embedding(t, _TIME_CHANNELS))
+        emb = self.time_embed(timestep_embedding(t, _TIME_CHANNELS).to(image.dtype))
         return self.out_layer(self.block2(self.block1(self.in_layer(image), emb), emb))
 
 

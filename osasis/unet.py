@@ -10,7 +10,17 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from osasis.layers import AttentionBlock, ResBlock, group_norm, timestep_embedding, zeroed
+from osasis.layers import (
+    AttentionBlock,
+    Downsample,
+    ResBlock,
+    Upsample,
+    absent,
+    group_norm,
+    heads_of,
+    timestep_embedding,
+    zeroed,
+)
 
 
 class UNetConfig(BaseModel):
@@ -20,7 +30,7 @@ class UNetConfig(BaseModel):
 
     image_size: int = Field(gt=0, description="Side of the square image, pixels.")
     model_channels: int = Field(gt=0, description="Channels at level 0 before the multiplier.")
-    channel_mult: tuple[int, ...] = Field(min_length=1, description="Channel multiplier per level.")
+    channel_mult: tuple[int | float, ...] = Field(min_length=1, description="Channel multiplier per level.")
     num_res_blocks: int = Field(2, gt=0, description="Residual blocks per level.")
     attention_resolutions: tuple[int, ...] = Field((16,), description="Sizes in pixels that get self-attention.")
     emb_channels: int = Field(gt=0, description="Width of the time embedding.")
@@ -29,15 +39,32 @@ class UNetConfig(BaseModel):
     head_channels: int | None = Field(None, description="Channels per attention head.")
     learn_sigma: bool = Field(False, description="Also predict the variance (3 further output channels).")
     dropout: float = Field(0.1, ge=0, lt=1)
+    # Forms that few networks have. They are written only where they are used, so that the fingerprint of a base that
+    # does without them stays what it was.
     out_groups: int = Field(
         32,
         gt=0,
+        exclude_if=lambda groups: groups == 32,
         description="Groups of the last normalization. The release has 32; a network of 32 channels needs fewer, or"
         " every channel's mean is removed there and no colour can pass.",
     )
+    num_heads_up: int | None = Field(
+        None, gt=0, exclude_if=absent, description="Heads in the upper half; None: as elsewhere."
+    )
+    qkv_first: bool = Field(False, exclude_if=absent, description="Order of the attention's channels: q, k, v outside.")
+    conv_resample: bool = Field(False, exclude_if=absent, description="Sizes change by convolutions, not in blocks.")
+    add_time: bool = Field(False, exclude_if=absent, description="Time is added; else it scales and shifts.")
 
-    def heads(self, channels: int) -> int:
-        return channels // self.head_channels if self.head_channels else self.num_heads
+    def heads(self, channels: int, *, up: bool = False) -> int:
+        """Attention heads at a layer of so many channels."""
+        if self.head_channels:
+            return heads_of(channels, self.head_channels)
+        return (self.num_heads_up if up else None) or self.num_heads
+
+    @property
+    def widths(self) -> list[int]:
+        """Channels of each level."""
+        return [int(mult * self.model_channels) for mult in self.channel_mult]
 
 
 class UNet(nn.Module):
@@ -55,15 +82,16 @@ class UNet(nn.Module):
                 cond_channels=c.cond_channels,
                 dropout=c.dropout,
                 resample=resample,
+                scale_shift=not c.add_time,
             )
 
-        def attention(channels: int) -> AttentionBlock:
-            return AttentionBlock(channels, c.heads(channels))
+        def attention(channels: int, up: bool = False) -> AttentionBlock:
+            return AttentionBlock(channels, c.heads(channels, up=up), qkv_first=c.qkv_first)
 
         self.time_embed = nn.Sequential(
             nn.Linear(c.model_channels, c.emb_channels), nn.SiLU(), nn.Linear(c.emb_channels, c.emb_channels)
         )
-        widths = [mult * c.model_channels for mult in c.channel_mult]
+        widths = c.widths
         last = len(widths) - 1
 
         # Each block is a list of layers; `*_levels` says which level a block's layers belong to.
@@ -81,7 +109,8 @@ class UNet(nn.Module):
                 skips.append(channels)
                 self.input_levels.append(level)
             if level != last:
-                self.input_blocks.append(nn.ModuleList([res_block(channels, channels, "down")]))
+                down = Downsample(channels) if c.conv_resample else res_block(channels, channels, "down")
+                self.input_blocks.append(nn.ModuleList([down]))
                 skips.append(channels)
                 self.input_levels.append(level + 1)
 
@@ -94,10 +123,12 @@ class UNet(nn.Module):
         for level, width in reversed(list(enumerate(widths))):
             attend = c.image_size >> level in c.attention_resolutions
             for i in range(c.num_res_blocks + 1):
-                block = [res_block(channels + skips.pop(), width), *([attention(width)] if attend else [])]
+                block: list[nn.Module] = [res_block(channels + skips.pop(), width)]
+                if attend:
+                    block.append(attention(width, up=True))
                 channels = width
                 if level and i == c.num_res_blocks:
-                    block.append(res_block(channels, channels, "up"))
+                    block.append(Upsample(channels) if c.conv_resample else res_block(channels, channels, "up"))
                 self.output_blocks.append(nn.ModuleList(block))
                 self.output_levels.append(level)
 
@@ -125,7 +156,7 @@ class UNet(nn.Module):
             z_style: [B, D] or [1, D], conditions the blocks of ``style_levels`` in both halves.
             style_levels: levels (0 = full resolution) that take ``z_style``; the middle block never does.
         """
-        emb = self.time_embed(timestep_embedding(t, self.config.model_channels))
+        emb = self.time_embed(timestep_embedding(t, self.config.model_channels).to(x.dtype))
         if z_style is not None and z is not None:
             z_style = z_style.expand_as(z)
 
