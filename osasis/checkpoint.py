@@ -53,13 +53,15 @@ class Style:
         return self.header.config
 
 
-def dump_style(header: StyleHeader, unet: UNet, spn: TimeSPN | PlainSPN, z_style: Tensor) -> bytes:
-    """The file's bytes; float16, the precision of base bundles, and the same for the same weights."""
+def dump_style(
+    header: StyleHeader, unet: UNet, spn: TimeSPN | PlainSPN, z_style: Tensor, *, dtype: torch.dtype = torch.float16
+) -> bytes:
+    """The file's bytes, the same for the same weights; float16 as base bundles are, unless every bit matters."""
     tensors = {f"unet.{k}": v for k, v in unet.state_dict().items()}
     tensors |= {f"spn.{k}": v for k, v in spn.state_dict().items()}
     tensors["z_style"] = z_style
-    half = {k: v.detach().half().cpu().contiguous() for k, v in tensors.items()}
-    return save(half, {"osasis": header.model_dump_json()})
+    stored = {k: v.detach().to("cpu", dtype).contiguous() for k, v in tensors.items()}
+    return save(stored, {"osasis": header.model_dump_json()})
 
 
 def read_header(path: Path) -> StyleHeader:

@@ -29,12 +29,17 @@ class Content:
 
 
 @torch.no_grad()
-def sample_z(base: Base, noise: Tensor, steps: int = 200) -> Tensor:
-    """z_sem from the latent prior by DDIM. ``noise`` [B, D] → [B, D]."""
-    prior, mean, std = base.latent_prior
+def sample_latent(base: Base, noise: Tensor, steps: int = 200) -> Tensor:
+    """A normalized latent from the latent prior by DDIM. ``noise`` [B, D] → [B, D]."""
+    prior = base.latent_prior[0]
     schedule = Schedule.spaced(constant_betas(prior.config.beta), ddim_timesteps(steps))
-    z = last((z for z, _ in ddim_decode(noise, prior, schedule, clamp=False)), noise)
-    return z * std + mean
+    return last((z for z, _ in ddim_decode(noise, prior, schedule, clamp=False)), noise)
+
+
+def sample_z(base: Base, noise: Tensor, steps: int = 200) -> Tensor:
+    """z_sem from the latent prior. ``noise`` [B, D] → [B, D]."""
+    _, mean, std = base.latent_prior
+    return sample_latent(base, noise, steps) * std + mean
 
 
 @torch.no_grad()

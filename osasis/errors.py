@@ -4,6 +4,7 @@ OsasisError
 ├── BaseError            a base bundle is missing, incomplete or damaged
 ├── CheckpointError      a style checkpoint is damaged
 │   └── BaseMismatch     …or belongs to another base
+├── ForeignFile          a file to import is not what it should be, or holds more than data
 ├── ImageRejected        one input image cannot be used; ``kind`` is a short stable word
 └── NotFinite            NaN or infinity in training; nothing was updated
 """
@@ -23,6 +24,10 @@ class CheckpointError(OsasisError):
 
 class BaseMismatch(CheckpointError):
     """A style checkpoint was trained on another base."""
+
+
+class ForeignFile(OsasisError):
+    """A file of others cannot be imported; the message names it."""
 
 
 class ImageRejected(OsasisError):

@@ -88,7 +88,7 @@ class Finetuner:
             eps_b.to(self.device).to(memory_format=torch.channels_last).requires_grad_(True).train(config.dropout)
         )
         torch.manual_seed(stable_seed(config.seed, "spn"))
-        self.spn = (TimeSPN() if config.spn == "time" else PlainSPN()).to(self.device)
+        self.spn = (TimeSPN() if config.spn == "time" else PlainSPN()).to(self.device, reference.style.dtype)
         if config.spn_init == "zero":
             zeroed(self.spn.output)
         self.optimizer = torch.optim.Adam(
@@ -153,14 +153,14 @@ class Finetuner:
         batch = len(x_t)
         step = torch.full((batch,), i, dtype=torch.long, device=self.device)
         structure = self.spn(torch.cat([content.photos, self.reference.photo]), step)
-        weight = torch.full((batch, 1, 1, 1), c.lambda_spn, device=self.device)
+        weight = torch.full((batch, 1, 1, 1), c.lambda_spn, device=self.device, dtype=x_t.dtype)
         if c.spn_style == "one":
             weight[-1] = 1.0
         x_in = x_t + weight * structure
         z_last = self.reference.z_photo if c.style_condition == "photo" else self.reference.z_style
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=c.bf16):
             eps = self.unet(x_in, self.schedule.t(i, batch, self.device), torch.cat([content.z_in, z_last]))
-        return predict_x0(x_in, eps.float(), self.schedule.alpha_bar_at(i), c.clamp), x_in
+        return predict_x0(x_in, eps.to(x_in.dtype), self.schedule.alpha_bar_at(i), c.clamp), x_in
 
     def terms(self, content_x0: Tensor, style_x0: Tensor, targets: Sequence[_Targets]) -> dict[str, Tensor]:
         """Every loss term with a weight, unweighted (Eq. 12, 14). ``content_x0`` [B, …], ``style_x0`` [1, …]."""

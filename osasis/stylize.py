@@ -60,7 +60,7 @@ def stylize(style: Style, encoded: Content, config: StylizeConfig) -> Tensor:
         if spn_weight:
             step = torch.full((len(x),), i, dtype=torch.long, device=device)
             x = x + spn_weight * style.spn(encoded.photos, step)
-        eps = style.unet(x, schedule.t(i, len(x), device), z, z_style=z_style, style_levels=levels).float()
+        eps = style.unet(x, schedule.t(i, len(x), device), z, z_style=z_style, style_levels=levels).to(x.dtype)
         x0 = predict_x0(x, eps, schedule.alpha_bar_at(i), style.config.clamp)
         x = ddim_move(x, x0, schedule.alpha_bar_at(i), schedule.alpha_bar_at(i - 1))
     return x.clamp(-1, 1)

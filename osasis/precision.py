@@ -1,0 +1,38 @@
+"""Where and how exactly networks compute: one device, one precision.
+
+float32: weights and everything else. bf16: the UNets under autocast, weights, latents and losses in float32.
+float64: everything, for checking.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+
+Precision = Literal["float32", "bf16", "float64"]
+
+
+def weights_dtype(precision: Precision) -> torch.dtype:
+    """The type of weights, latents and losses."""
+    return torch.float64 if precision == "float64" else torch.float32
+
+
+def computing(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """To be entered around the call of a UNet."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """The device of this name; without one, the first GPU or else the CPU.
+
+    Raises:
+        ValueError: no such device here.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
+    return device
