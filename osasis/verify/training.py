@@ -17,8 +17,8 @@ from osasis.finetune import EncodeImage, Finetuner, make_reference
 from osasis.importers.diffae import split_weights
 from osasis.importers.style import read_style
 from osasis.precision import Precision
-from osasis.stylize_config import StylizeConfig
 from osasis.stylize import encode, encoding_for, stylize
+from osasis.stylize_config import StylizeConfig
 from osasis.unet import UNet
 from osasis.verify.folder import OPTIONAL, FolderError, GoldenFolder, Settings
 from osasis.verify.networks import GoldenBase, fill, train_settings
