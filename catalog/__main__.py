@@ -14,6 +14,7 @@ from cluster.storage import Storage, StorageError
 COMMANDS = {
     "list": "versions of styles, filtered and sorted",
     "show": "everything known of some styles",
+    "search": "styles nearest to words or a picture",
     "sql": "one SELECT over the current catalog",
     "alias": "names such as prod for one version, moved as a whole",
     "tag": "add and remove tags",

@@ -16,6 +16,7 @@ from cluster.storage import Storage
 if TYPE_CHECKING:
     from catalog.changes import Alias, Changes, Note, Pair
     from catalog.schema import NewStyle, StyleVersion
+    from catalog.search import Nearest
     from catalog.sql import Answer
     from catalog.view import View
 
@@ -105,6 +106,26 @@ class StyleCatalog:
 
         view = self.view()
         return [StyleVersion.from_row(row) for row in view.ask(Question(view.columns(), **parts))]
+
+    def search(
+        self, text: str | None = None, *, like: str | None = None, clip_from: str | None = None, **parts: Any
+    ) -> "Nearest":
+        """Versions nearest to ``text``, or to the picture at ``like`` (path or URI); loads the CLIP of their base.
+
+        Args:
+            clip_from: that base, if it is not bundled.
+            parts: as in :meth:`list`.
+
+        Raises:
+            CatalogUsageError: as :func:`catalog.search.search`.
+        """
+        from catalog.search import search
+        from catalog.view import Question
+
+        view = self.view()
+        picture = Storage.open(like).read_bytes() if like is not None else None
+        question = Question(view.columns(), **parts)
+        return search(view, question, text=text, picture=picture, clip_from=clip_from)
 
     def sql(self, query: str, **bounds: Any) -> "Answer":
         """Answers one SELECT over the current view; see :func:`catalog.sql.ask_sql`, also for ``bounds``.

@@ -70,6 +70,8 @@ class Question:
     offset: int = 0
     style_ids: Sequence[str] | None = None
     """Of these styles alone."""
+    near: Sequence[float] | None = None
+    """An embedding: the nearest first, with their ``similarity`` as another column; ``sort`` is not used."""
 
 
 class View:
@@ -167,16 +169,24 @@ class View:
             where.append("list_contains($style_ids, style_id)")
             parameters["style_ids"] = list(question.style_ids)
         order: list[str] = []
-        for name in question.sort:
+        chosen = [*question.columns]
+        used = {*chosen}
+        if question.near is not None:
+            parameters["near"] = list(question.near)
+            where.append("len(clip_embedding) = len($near)")
+            chosen.append("list_cosine_similarity(clip_embedding::float[], $near::float[]) as similarity")
+            used.add("clip_embedding")
+            order.append("similarity desc, style_id, version")
+        for name in question.sort if question.near is None else ():
             bare = name.removeprefix("-")
             known = bare in COLUMNS or bare in ("metrics", "latest")
             parameters |= {} if known else {f"sort_{len(order)}": bare}
             expression = bare if known else f"metrics[$sort_{len(order)}]"
             order.append(f"{expression} {'desc' if name.startswith('-') else 'asc'} nulls last")
-        used = {*question.columns, *(c.name if c.name in COLUMNS else "metrics" for c in question.where)}
+        used |= {c.name if c.name in COLUMNS else "metrics" for c in question.where}
         used |= {bare if (bare := name.removeprefix("-")) in COLUMNS else "metrics" for name in question.sort}
         body, needed = self._styles([*sorted(used | {"status"}), *(["latest"] if question.latest else [])])
-        text = f"with styles as ({body}) select {', '.join(question.columns)} from styles"
+        text = f"with styles as ({body}) select {', '.join(chosen)} from styles"
         text += f" where {' and '.join(where)}" if where else ""
         text += f" order by {', '.join(order)}" if order else ""
         text += f" limit {int(question.limit)}" if question.limit is not None else ""

@@ -199,6 +199,21 @@ def load_base(folder: Path, device: str = "cpu", *, check: bool = True) -> Base:
     return Base(spec, fingerprint(spec), tensors, device)
 
 
+def load_clip(spec: BaseSpec, weights: Path) -> ClipEncoder:
+    """The CLIP of a bundle alone, on the CPU.
+
+    Raises:
+        BaseError: the base has none, or ``weights`` is not the file that ``spec`` describes.
+    """
+    if spec.clip is None:
+        raise BaseError(f"base {spec.name} has no clip, which this work needs")
+    if hashlib.sha256(weights.read_bytes()).hexdigest() != spec.files.get("clip.safetensors"):
+        raise BaseError(f"{weights} is damaged: its sha256 is not the one in {_SPEC}")
+    clip = ClipEncoder(spec.clip)
+    _load(clip, load_file(weights), "clip")
+    return clip.eval().requires_grad_(False)
+
+
 def save_base(folder: Path, spec: BaseSpec, parts: dict[str, dict[str, Tensor]]) -> BaseSpec:
     """Write ``parts`` in float16 and then ``base.json``; parts already in the folder and its spec are kept.
 
