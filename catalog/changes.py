@@ -122,6 +122,19 @@ class Changes:
 
         say(self._rows, self._events, decide, "remove a note from")
 
+    def set_preview(self, style_id: str, version: int, uri: str, probe_set: str) -> None:
+        """The picture at ``uri`` shows the version on ``probe_set``, in place of any that did before.
+
+        Raises:
+            UnknownStyle: the version is not there, or is deleted.
+        """
+
+        def decide(view: View) -> Sequence[Said]:
+            _check_ready(view, [(style_id, version)])
+            return [Said("preview-set", style_id, version, probe_set, uri)]
+
+        say(self._rows, self._events, decide, "set a preview in")
+
     def delete(self, pairs: Sequence[Pair], drop_aliases: bool) -> None:
         """Hide versions until they are restored; those hidden already are left.
 

@@ -1,4 +1,4 @@
-"""What is said of versions after their registration, appended and never edited: aliases, tags, notes, deletions.
+"""What is said of versions after their registration, appended and never edited: aliases, tags, previews, deletions …
 
 Each event has a subject, such as one alias of one style, and a number counted within it: the highest holds. A commit
 carries its subjects as transactions, so that of two writers to one subject the second decides again on what the first
@@ -21,7 +21,7 @@ from catalog.view import View
 
 Kind = Literal[
     "alias-set", "alias-removed", "tag-added", "tag-removed", "note-added", "note-removed",
-    "deleted", "restored", "purging", "purged",
+    "preview-set", "deleted", "restored", "purging", "purged",
 ]  # fmt: skip
 
 
@@ -33,8 +33,9 @@ class Said:
     style_id: str
     version: int | None
     name: str | None = None
-    """The alias, tag or note's id."""
+    """The alias, tag, probe set or note's id."""
     text: str | None = None
+    """The note, or the preview's URI."""
 
     @property
     def subject(self) -> str:
@@ -42,6 +43,8 @@ class Said:
             return f"alias:{self.style_id}@{self.name}"
         if self.kind.startswith(("tag-", "note-")):
             return f"{self.kind.partition('-')[0]}:{self.style_id}@{self.version}#{self.name}"
+        if self.kind == "preview-set":
+            return f"preview:{self.style_id}@{self.version}"
         return state_of(self.style_id, self.version)
 
 

@@ -22,7 +22,7 @@ COLUMNS: dict[str, Kind] = {
 }  # fmt: skip
 """What can be filtered and sorted by; every other name is a metric's."""
 
-CHANGING = frozenset({"status", "tags", "notes", "aliases", "latest"})
+CHANGING = frozenset({"status", "tags", "notes", "aliases", "latest", "preview_uri", "probe_set"})
 """Told by events too, so that the table of versions alone cannot answer for them."""
 
 _CONDITION = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_.-]*)\s*(<=|>=|!=|=|<|>|~)\s*(.*?)\s*", re.DOTALL)

@@ -188,6 +188,11 @@ class StyleCatalog:
         ((style_id, version),) = self._one(name)
         self._changes().remove_note(style_id, version, note_id)
 
+    def set_preview(self, name: str, uri: str, probe_set: str) -> None:
+        """The picture at ``uri`` shows a version on a probe set (:mod:`catalog.probes`); the newest said so holds."""
+        ((style_id, version),) = self._one(name)
+        self._changes().set_preview(style_id, version, uri, probe_set)
+
     def delete(self, selection: str, *, drop_aliases: bool = False) -> "Sequence[Pair]":
         """Hide versions; ``id`` is the latest. Their files stay until gc.
 

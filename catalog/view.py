@@ -37,6 +37,8 @@ create temp view tag_changes as
     from held where kind in ('tag-added', 'tag-removed') group by style_id, version;
 create temp view notes as
     select style_id, version, name as note_id, text, happened_at, author from held where kind = 'note-added';
+create temp view previews as
+    select style_id, version, name as probe_set, text as uri from held where kind = 'preview-set';
 create temp view note_texts as
     select style_id, version, string_agg(text, chr(10) order by happened_at, note_id) as added from notes
     group by style_id, version;
@@ -49,10 +51,13 @@ _FOLDED = {
     "tags": "[tag for tag in coalesce(r.tags, []) if not list_contains(coalesce(tag_changes.removed, []), tag)]"
     " || [tag for tag in coalesce(tag_changes.added, []) if not list_contains(coalesce(r.tags, []), tag)]",
     "notes": "concat_ws(chr(10), nullif(r.notes, ''), note_texts.added)",
+    "preview_uri": "coalesce(previews.uri, {own})",
+    "probe_set": "coalesce(previews.probe_set, {own})",
     "aliases": "coalesce(alias_lists.names, [])",
     "latest": "r.version = max(r.version) filter (states.state is null) over (partition by r.style_id)",
 }
-_JOINS = {"status": "states", "tags": "tag_changes", "notes": "note_texts", "aliases": "alias_lists"}
+_JOINS = {"status": "states", "tags": "tag_changes", "notes": "note_texts", "aliases": "alias_lists",
+          "preview_uri": "previews", "probe_set": "previews"}  # fmt: skip
 _ONLY_EVENTS = ("aliases", "latest", "status_at")
 
 
@@ -203,10 +208,9 @@ class View:
             raise CatalogUsageError(f"no column {unknown[0]!r}; there are {', '.join(self.columns())}")
         parts = []
         for name in wanted:
-            if name in _FOLDED:
-                parts.append(f"{_FOLDED[name]} as {name}")
-            else:  # a column that came after this table was written
-                parts.append(f"r.{name}" if name in stored else f"null::{_TYPES.get(name, 'varchar')} as {name}")
+            # Null for a column that came after this table was written.
+            own = f"r.{name}" if name in stored else f"null::{_TYPES.get(name, 'varchar')}"
+            parts.append(f"{_FOLDED.get(name, '{own}').replace('{own}', own)} as {name}")
         joined = {_JOINS[name] for name in wanted if name in _JOINS} | {"states"}
         joins = "".join(f" left join {name} on {name}.style_id = r.style_id and {name}.version = r.version"
                         for name in sorted(joined))  # fmt: skip

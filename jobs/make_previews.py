@@ -1,0 +1,129 @@
+"""Previews for styles that lack them, such as imported ones: ``python jobs/make_previews.py --storage URI``."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+import torch
+from pydantic import Field
+from ray.util import ActorPool
+from rich.console import Console
+
+from catalog.probes import PROBE_SET
+from catalog.schema import StyleVersion
+from catalog.store import StyleCatalog, UnknownStyle
+from cluster.cache import fetch
+from cluster.cli import ConfigError, ExitCode, JobFlags, Problem, parse_flags, run_job
+from cluster.connection import connect
+from cluster.resources import Ask, capacity
+from cluster.run_record import RunRecord, run_record
+from cluster.storage import Storage
+from jobs.bases import describe_base, open_base
+from jobs.previews import make_preview
+from osasis.base import bundled_bases, fingerprint
+from osasis.checkpoint import load_style
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+class MakePreviewsFlags(JobFlags):
+    """Shows styles on the catalog's probe set and records the pictures, so that the gallery can compare them.
+
+    Exit codes: 0 done, 1 failed, 2 bad usage or configuration, 3 finished, but some styles failed (they are named).
+    """
+
+    storage: str
+    """Where the catalog is: path or s3:// URI."""
+    styles: str | None = None
+    """Comma list of id, id@version, id@alias, tag:TAG, or all; default: every version without a preview."""
+    base: str | None = None
+    """Base: bundled name, path or s3:// URI. Default: the styles' own; those of other bases are left."""
+    workers: int | None = Field(None, gt=0)
+    """Workers; default: as many as the cluster holds."""
+    cpus_per_worker: float = Field(1.0, gt=0)
+    """CPUs of a worker."""
+    gpus_per_worker: float = Field(0.0, ge=0)
+    """GPUs of a worker; a part of one is possible."""
+    dry_run: bool = False
+    """Print what would be made and touch nothing."""
+
+
+@ray.remote(max_restarts=2, max_task_retries=2)
+class PreviewMaker:
+    """Holds one base."""
+
+    def __init__(self, base_location: str, device: str, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self._base = open_base(base_location, device)
+
+    def make(self, style: StyleVersion, target: Storage) -> str | None:
+        """Writes the preview to ``target``; the error's text where that fails."""
+        try:
+            loaded = load_style(fetch(style.checkpoint_uri), self._base)
+            target.write_bytes("", make_preview(loaded, self._base).png())
+        except Exception as error:  # one style's failure is a line of the result, not the end of the others
+            return f"{type(error).__name__}: {error}"
+        return None
+
+
+def main() -> int:
+    flags = parse_flags(MakePreviewsFlags)
+    storage = Storage.open(flags.storage)
+    catalog = StyleCatalog.open(storage)
+    versions = catalog.resolve(flags.styles) if flags.styles else catalog.list()
+    location, todo = _todo(versions, flags)
+    console.print(f"{len(todo)} of {len(versions)} styles to be shown on {PROBE_SET}: {', '.join(map(str, todo))}")
+    if flags.dry_run or not todo:
+        return ExitCode.DONE
+    with run_record(storage, job="make_previews", config=flags) as record:
+        _make(location, todo, flags, catalog, record)
+        return record.exit_code
+
+
+def _todo(versions: Sequence[StyleVersion], flags: MakePreviewsFlags) -> tuple[str, list[StyleVersion]]:
+    """The base's location, and the versions trained on it that lack the preview.
+
+    Raises:
+        ConfigError: it is not clear which base is meant.
+        BaseError: there is no such base.
+    """
+    missing = [version for version in versions if version.probe_set != PROBE_SET]
+    names = sorted({version.base_name for version in missing})
+    if not missing:
+        return "", []
+    if flags.base is None and (len(names) > 1 or names[0] not in bundled_bases()):
+        raise ConfigError(Problem("--base", f"styles were trained on {', '.join(names)}: say where one of them is"))
+    location, spec = describe_base(flags.base or names[0])
+    return location, [version for version in missing if version.base_fingerprint == fingerprint(spec)]
+
+
+def _make(
+    location: str, todo: Sequence[StyleVersion], flags: MakePreviewsFlags, catalog: StyleCatalog, record: RunRecord
+) -> None:
+    ask = Ask(flags.cpus_per_worker, flags.gpus_per_worker)
+    with connect(), record.timed("previews"):
+        count = min(flags.workers or len(todo), capacity(ask), len(todo))
+        device = "cuda" if flags.gpus_per_worker else "cpu"
+        threads = max(1, round(flags.cpus_per_worker))
+        makers = [
+            PreviewMaker.options(**ask.ray_options()).remote(location, device, threads)  # type: ignore[attr-defined]
+            for _ in range(count)
+        ]
+
+        def target(style: StyleVersion) -> Storage:
+            return catalog.storage.child("previews", str(style), f"{PROBE_SET}.png")
+
+        pool: Any = ActorPool(makers)
+        made = pool.map(lambda maker, style: maker.make.remote(style, target(style)), todo)
+        for style, error in zip(todo, made, strict=True):
+            if error is None:
+                catalog.set_preview(str(style), target(style).uri, PROBE_SET)
+            else:
+                console.print(f"{style} failed: {error}", style="red", markup=False)
+            outcome = "failed" if error else "made"
+            record.counts[outcome] = record.counts.get(outcome, 0) + 1
+    console.print(f"{record.counts.get('made', 0)} previews made, {record.counts.get('failed', 0)} failed")
+
+
+if __name__ == "__main__":
+    run_job(main, expected=(UnknownStyle,))
