@@ -11,7 +11,7 @@ import io
 import json
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -36,8 +36,8 @@ _SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
 _READABLE = (*_SUFFIXES, "GIF", "BMP", "TIFF")
 _OURS = re.compile(r"[a-z0-9-]+@[0-9]+-[0-9a-f]{12}\.(?:png|jpg|webp)")
 _SHOWN = {
-    "version", "tags", "notes", "license", "preset", "metrics", "device", "train_seconds", "checkpoint_bytes",
-    "train_config",
+    "version", "aliases", "tags", "notes", "license", "preset", "metrics", "device", "train_seconds",
+    "checkpoint_bytes", "train_config",
 }  # fmt: skip
 
 
@@ -65,13 +65,10 @@ class _Picture:
         return f"{self.label}-{hashlib.sha256(self.uri.encode(errors='replace')).hexdigest()[:12]}"
 
 
-def write_gallery(
-    page: Storage, versions: Sequence[StyleVersion], aliases: Mapping[str, Iterable[str]], *, title: str, source: str
-) -> GalleryReport:
+def write_gallery(page: Storage, versions: Sequence[StyleVersion], *, title: str, source: str) -> GalleryReport:
     """Write ``page``, an ``….html``, and its pictures into ``…_files`` beside it; pictures no longer shown are removed.
 
     Args:
-        aliases: ``id@version`` → its aliases.
         source: the catalog's storage, for the commands shown.
 
     Raises:
@@ -98,8 +95,7 @@ def write_gallery(
         return f"{beside}/{there[picture.stem]}" if picture and picture.stem in there else None
 
     styles = [
-        _entry(version, source, sorted(aliases.get(label, ())))
-        | {"sheet": link(sheets[label]), "reference": link(references[label])}
+        _entry(version, source) | {"sheet": link(sheets[label]), "reference": link(references[label])}
         for version in versions
         for label in [str(version)]
     ]
@@ -116,11 +112,10 @@ def _sheet(version: StyleVersion) -> _Picture | None:
     return _Picture(str(version), version.preview_uri, columns) if version.preview_uri and columns else None
 
 
-def _entry(version: StyleVersion, source: str, aliases: list[str]) -> dict[str, Any]:
+def _entry(version: StyleVersion, source: str) -> dict[str, Any]:
     command = ["python", "jobs/stylize.py", "--storage", source, "--styles", str(version)]
     return version.model_dump(mode="json", include=_SHOWN) | {
         "id": version.style_id,
-        "aliases": aliases,
         "base": version.base_name,
         "fingerprint": version.base_fingerprint,
         "created": version.created_at.astimezone(UTC).isoformat(),

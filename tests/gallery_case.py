@@ -58,5 +58,5 @@ def version_of(storage: Storage, number: int, *, previewed: bool = True, **field
 def make_gallery(folder: Path, versions: list[StyleVersion], **options: Any) -> tuple[Path, GalleryReport]:
     """The page of these versions, and what became of its pictures."""
     page = folder / "gallery.html"
-    given = {"aliases": {}, "title": "Styles", "source": "runs/demo"} | options
+    given = {"title": "Styles", "source": "runs/demo"} | options
     return page, write_gallery(Storage.open(page), versions, **given)

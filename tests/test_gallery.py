@@ -166,7 +166,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     told = capsys.readouterr()
     assert "hokusai@1" in told.err
     assert json.loads(told.out)["kept"] == 1
-    assert main(["gallery", str(page), "--storage", storage.uri, "--select", "monet", "--title", "Only"]) == 0
+    assert main(["gallery", str(page), "--storage", storage.uri, "--style", "monet", "--title", "Only"]) == 0
     assert "<title>Only</title>" in page.read_text()
     assert "hokusai" not in page.read_text()
     assert main(["gallery", str(tmp_path / "page.txt"), "--storage", storage.uri]) == 2

@@ -31,11 +31,18 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("gallery")
     storage = Storage.open(folder / "storage")
     versions = [version_of(storage, i, previewed=i != 4) for i in range(10)]
-    second = {"version": 2, "created_at": versions[9].created_at, "metrics": {"structure": 0.99}, "tags": ["sea"]}
+    versions[3] = version_of(storage, 3, aliases=["best"])
+    second = {
+        "version": 2,
+        "aliases": [],
+        "created_at": versions[9].created_at,
+        "metrics": {"structure": 0.99},
+        "tags": ["sea"],
+    }
     versions.append(StyleVersion.model_validate(versions[3].model_dump() | second))
     bad = {"notes": HOSTILE, "license": HOSTILE, "base_name": HOSTILE, "metrics": {HOSTILE: 1.5, "__proto__": 2}}
     versions[5] = StyleVersion.model_validate(versions[5].model_dump() | bad)
-    return make_gallery(folder, versions, aliases={"style-0003@1": ["best"]}, title=HOSTILE)[0]
+    return make_gallery(folder, versions, title=HOSTILE)[0]
 
 
 @pytest.fixture

@@ -6,13 +6,15 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from catalog.commands.filtering import add_filters, conditions
+
 if TYPE_CHECKING:
     from catalog.store import StyleCatalog
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", metavar="OUT.html", help="where the page goes: path or s3:// URI; made again if there")
-    parser.add_argument("--select", metavar="SEL", help="only these: comma list as for show; default: every version")
+    add_filters(parser)
     parser.add_argument("--title", default="Styles", help="heading of the page")
 
 
@@ -25,8 +27,8 @@ def run(catalog: "StyleCatalog", options: argparse.Namespace) -> int:
     page = Storage.open(options.out)
     if not page.uri.endswith(".html"):
         raise CatalogUsageError(f"{options.out}: a gallery's name ends in .html")
-    versions = catalog.resolve(options.select) if options.select else catalog.list()
-    report = write_gallery(page, versions, {}, title=options.title, source=catalog.storage.uri)
+    versions = catalog.list(where=conditions(options), latest=options.latest)
+    report = write_gallery(page, versions, title=options.title, source=catalog.storage.uri)
     for line in report.missing:
         print(f"no picture: {line}", file=sys.stderr)
     if options.json:
