@@ -6,7 +6,7 @@ from dataclasses import dataclass
 STYLE_ID = r"^[a-z0-9][a-z0-9-]{0,62}$"
 ALIAS = r"^[a-z][a-z0-9-]{0,62}$"
 
-_RESERVED = ("all",)
+_RESERVED = {"all": "it selects every style", "none": "it stands for no style"}
 
 
 class SelectorError(ValueError):
@@ -52,7 +52,7 @@ def check_style_id(style_id: str) -> str:
     if not re.fullmatch(STYLE_ID, style_id):
         raise ValueError(f"{style_id!r} is no style id: small letters, digits and '-', at most 63, no '-' in front")
     if style_id in _RESERVED:
-        raise ValueError(f"{style_id!r} cannot be a style id: it selects every style")
+        raise ValueError(f"{style_id!r} cannot be a style id: {_RESERVED[style_id]}")
     return style_id
 
 

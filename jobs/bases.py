@@ -9,6 +9,8 @@ from cluster.storage import Storage
 from osasis.base import Base, BaseSpec, bundled_bases, load_base, load_spec
 from osasis.errors import BaseError
 
+DEFAULT_BASE = "mini64"
+
 
 def locate_base(name: str) -> str:
     """A bundled name as it is (every node has it in the package), anything else as a full URI."""

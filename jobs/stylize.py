@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from catalog.store import UnknownStyle
@@ -24,7 +25,7 @@ from jobs.stages.recorder import Recorder
 from jobs.stages.stylizer import Stylizer, StylizerTask
 
 WINDOW_PAIRS = 50_000
-"""(Input, style) pairs planned and executed at once: bounds the driver's memory, whatever the number of inputs."""
+"""(Input, variant) pairs planned and executed at once: bounds the driver's memory, whatever the number of inputs."""
 
 
 def stylize(
@@ -37,16 +38,12 @@ def stylize(
 ) -> None:
     """Do what is missing, committing as it goes; Ray is connected only if something is. Keeps ``tally`` up to date."""
     manifest = Manifest(plan.output)
-    recorder = Recorder(
-        manifest, params_hash=plan.params_hash, run_id=run_id, seed=plan.flags.seed, replacing=plan.flags.retry_failed
-    )
+    recorder = Recorder(manifest, plan.variants, run_id=run_id, seed=plan.flags.seed, replacing=plan.flags.retry_failed)
     tally.now = recorder.counts
     with ExitStack() as stack:
         running: tuple[Pipeline, ProgressLine] | None = None
-        for items in windows(plan.source, max(1, window_pairs // len(plan.styles)), plan.flags.limit):
-            work = outstanding(
-                items, plan.styles, manifest, plan.params_hash, tally, retry_failed=plan.flags.retry_failed
-            )
+        for items in windows(plan.source, max(1, window_pairs // len(plan.variants)), plan.flags.limit):
+            work = outstanding(items, plan.variants, manifest, tally, retry_failed=plan.flags.retry_failed)
             if not work:
                 continue
             if running is None:
@@ -58,7 +55,7 @@ def stylize(
                     line.update(recorder.seen)
             finally:
                 recorder.flush()  # whatever ends the run, what is finished stays finished
-    tally.check(len(plan.styles))
+    tally.check(len(plan.variants))
     if running is not None:
         manifest.compact()
 
@@ -71,8 +68,9 @@ def _pipeline(plan: Plan, worker: type[Stylizer]) -> Iterator[Pipeline]:
         fitting = capacity(Ask(flags.cpus_per_worker + PREPARE_CPUS, flags.gpus_per_worker))
         task = StylizerTask(
             base_location=plan.base_location,
-            styles=plan.styles,
+            variants=plan.variants,
             config=flags.config(),
+            text=flags.text_config(),
             output=plan.output,
             cache_dir=default_cache_dir(),
             batch_size=flags.batch_size,
@@ -92,14 +90,18 @@ def describe(plan: Plan) -> Table:
     flags, table = plan.flags, Table(show_header=False, box=None)
     for name, value in {
         "input": flags.input,
-        "styles": ", ".join(ref.label for ref in plan.styles),
+        "styles": ", ".join(dict.fromkeys(variant.style for variant in plan.variants)),
+        "text": ", ".join(map(repr, flags.text)),
         "base": f"{plan.base_name} ({plan.image_size} pixels), {plan.base_location}",
         "fit": flags.fit,
         "method": ", ".join(f"{name}={value}" for name, value in flags.config()),
+        "text method": ", ".join(f"{name}={value}" for name, value in flags.text_config()) if flags.text else "",
         "output": f"{plan.output.uri}/images, {plan.output.uri}/manifest",
-        "parameters": plan.params_hash,
+        "parameters": ", ".join(dict.fromkeys(variant.params_hash for variant in plan.variants)),
+        "warnings": "; ".join(plan.warnings),
     }.items():
-        table.add_row(f"[bold]{name}[/bold]", value)
+        if value:
+            table.add_row(f"[bold]{name}[/bold]", escape(value))
     return table
 
 
@@ -122,7 +124,7 @@ def main() -> ExitCode:
     new = tally.now.total()
     console.print(
         f"{record.counts['done']} done, {record.counts['rejected']} rejected, {record.counts['failed']} failed"
-        f" of {tally.inputs} inputs in {len(plan.styles)} styles; "
+        f" of {tally.inputs} inputs in {len(plan.variants)} styles; "
         + (f"{new} of them now, in {time.monotonic() - start:.0f} s" if new else "everything was already decided"),
         highlight=False,
     )

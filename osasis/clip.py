@@ -75,6 +75,10 @@ class ClipConfig(BaseModel):
             raise ValueError("vocab names a word twice")
         return self
 
+    def unknown_words(self, text: str) -> list[str]:
+        """Words of ``text`` that the vocabulary lacks; CLIP's byte pairs spell every word."""
+        return [word for word in words(text) if word not in self.vocab] if self.vocab else []
+
 
 def build_clip(config: ClipConfig) -> CLIP:
     """The network with random weights.

@@ -1,4 +1,4 @@
-"""Style strength: networks between the base's and the style's."""
+"""Style strength: networks between the base's and the style's, and no style at all."""
 
 import copy
 from dataclasses import replace
@@ -6,7 +6,10 @@ from dataclasses import replace
 import torch
 
 from osasis.base import Base
-from osasis.checkpoint import Style
+from osasis.checkpoint import Style, StyleHeader
+from osasis.settings import train_config
+from osasis.spn import PlainSPN
+from osasis.stylize_config import StylizeConfig
 
 
 @torch.no_grad()
@@ -26,3 +29,18 @@ def at_strength(style: Style, base: Base, strength: float) -> Style:
     for ours, eps_a in zip(unet.parameters(), base.diffae.unet.parameters(), strict=True):
         ours.copy_(torch.lerp(eps_a, ours, strength))
     return replace(style, unet=unet, strength=strength)
+
+
+def no_style(base: Base) -> Style:
+    """The base alone, in the place of a style: of strength 0, with the settings its styles are trained with."""
+    config = train_config("official", base.spec.train_defaults)
+    header = StyleHeader(
+        style_id="none", base_name=base.spec.name, base_fingerprint=base.fingerprint, preset="official", config=config
+    )
+    z_style = torch.zeros(1, base.spec.encoder.out_channels, device=base.device)
+    return Style(header, base.diffae.unet, PlainSPN(), z_style, (), strength=0.0)
+
+
+def without_style(config: StylizeConfig) -> StylizeConfig:
+    """The same settings for :func:`no_style`."""
+    return config.model_copy(update={"style_strength": 0.0, "strength_of": "both", "f_ch": None, "style_levels": None})

@@ -23,6 +23,7 @@ from osasis.image import decode_image, fit, to_image, to_tensor
 from osasis.strength import at_strength
 from osasis.stylize import encode, encoding_for, stylize
 from osasis.stylize_config import StylizeConfig
+from osasis.text_config import TextConfig
 from tests.stylize_case import Case
 from tests.tiny import SIZE, make_tiny_base, make_tiny_style
 
@@ -129,7 +130,9 @@ def test_flags_reach_the_pictures(base: Base, style: Style, tmp_path: Path) -> N
         make_plan(StylizeFlags(**case.flags, f_ch=9))
     settings = {"encode_steps": 10, "decode_steps": 5, "f_ch": 1, "swap_conditioning": True, "style_strength": 0.25}
     plan = make_plan(StylizeFlags(**case.flags | settings))
-    task = StylizerTask(str(case.base), plan.styles, plan.flags.config(), plan.output, tmp_path, 4, 1, "cpu")
+    task = StylizerTask(
+        str(case.base), plan.variants, plan.flags.config(), TextConfig(), plan.output, tmp_path, 4, 1, "cpu"
+    )
     (item,) = plan.source.items()
     work = [{"input_uri": item.uri, "key": item.key, "locator": item.locator, "missing": ["style-0@1"]}]
     prepared = Prepare(plan.source, SIZE, "crop", 10**6)(pa.Table.from_pylist(work, schema=WORK))

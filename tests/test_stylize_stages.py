@@ -9,6 +9,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 import torch
+from deltalake import write_deltalake
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -16,11 +17,13 @@ from torch import Tensor
 from cluster.storage import Storage
 from jobs.stages.inputs import FolderSource, open_source, windows
 from jobs.stages.keys import relative_key, uri_key
-from jobs.stages.manifest import Manifest
+from jobs.stages.manifest import SCHEMA, Manifest
 from jobs.stages.prepare import WORK, Prepare
-from jobs.stages.stylizer import STYLES_HELD, StyleRef, Stylizer, StylizerTask
+from jobs.stages.stylizer import STYLES_HELD, Stylizer, StylizerTask
+from jobs.stages.variants import Variant
 from osasis.image import decode_image
 from osasis.stylize_config import StylizeConfig
+from osasis.text_config import TextConfig
 from tests.hostile import encoded, hostile_files, picture, write_files
 from tests.tiny import SIZE, make_tiny_base, make_tiny_style
 
@@ -89,16 +92,35 @@ def manifest_row(uri: str, status: str, style_id: str = "one", params_hash: str 
 
 def test_manifest(storage: Storage) -> None:
     manifest = Manifest(storage)
-    assert manifest.decided(["a"], "p") == {}
+    assert manifest.decided(["a"], ["p"]) == {}
     manifest.append([manifest_row("a", "done"), manifest_row("b", "failed"), manifest_row("c", "done", "two")])
     manifest.append([manifest_row("a", "done", params_hash="other")])
-    assert manifest.decided(["a", "b", "x"], "p") == {"a": {("one", 1): "done"}, "b": {("one", 1): "failed"}}
+    one = ("one", 1, "p")
+    assert manifest.decided(["a", "b", "x"], ["p"]) == {"a": {one: "done"}, "b": {one: "failed"}}
+    assert manifest.decided(["a"], ["p", "other"]) == {"a": {one: "done", ("one", 1, "other"): "done"}}
     manifest.replace([manifest_row("b", "done"), manifest_row("d", "rejected")])
-    assert manifest.decided(["b", "d"], "p") == {"b": {("one", 1): "done"}, "d": {("one", 1): "rejected"}}
+    assert manifest.decided(["b", "d"], ["p"]) == {"b": {one: "done"}, "d": {one: "rejected"}}
     table = manifest.table()
     assert table is not None
     assert table.to_pyarrow_table().num_rows == 5
-    assert manifest.other_parameters([("one", 1), ("two", 1)], "p") == [("one", 1)]
+    two = ("two", 1, "p")
+    assert manifest.other_parameters([(one, None), (two, None)]) == [(one, None)]
+    assert manifest.other_parameters([(("one", 1, "q"), "smiling")]) == [], "a prompt has a folder of its own"
+
+
+@pytest.mark.parametrize("write", [Manifest.append, Manifest.replace])
+def test_a_manifest_of_before_prompts_still_opens(tmp_path: Path, write: Any) -> None:
+    manifest = Manifest(Storage.open(tmp_path))
+    before = pa.schema([field for field in SCHEMA if field.name != "text"])
+    write_deltalake(manifest.uri, pa.Table.from_pylist([manifest_row("a", "done")], schema=before))
+    assert manifest.decided(["a"], ["p"]) == {"a": {("one", 1, "p"): "done"}}
+    assert manifest.other_parameters([(("one", 1, "q"), None)]) == [(("one", 1, "q"), None)]
+    write(manifest, [manifest_row("b", "done", params_hash="t") | {"text": "smiling"}])
+    table = manifest.table()
+    assert table is not None
+    rows = {row["input_uri"]: row["text"] for row in table.to_pyarrow_table().to_pylist()}
+    assert rows == {"a": None, "b": "smiling"}
+    assert manifest.other_parameters([(("one", 1, "q"), "smiling")]) == [(("one", 1, "q"), "smiling")]
 
 
 def test_many_small_commits_are_compacted(tmp_path: Path) -> None:
@@ -109,7 +131,7 @@ def test_many_small_commits_are_compacted(tmp_path: Path) -> None:
     table = manifest.table()
     assert table is not None
     assert len(table.file_uris()) == 1
-    assert len(manifest.decided([str(i) for i in range(64)], "p")) == 64
+    assert len(manifest.decided([str(i) for i in range(64)], ["p"])) == 64
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +145,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def stylizer_task(tiny: Path, output: Path, styles: int = 2) -> StylizerTask:
-    refs = tuple(StyleRef(f"style-{i}", 1, str(tiny / f"style-{i}.safetensors"), "") for i in range(styles))
-    return StylizerTask(str(tiny / "base"), refs, FAST, Storage.open(output), tiny / "cache", 4, 1, "cpu")
+    variants = tuple(Variant(f"style-{i}", 1, str(tiny / f"style-{i}.safetensors")) for i in range(styles))
+    return StylizerTask(
+        str(tiny / "base"), variants, FAST, TextConfig(), Storage.open(output), tiny / "cache", 4, 1, "cpu"
+    )
 
 
 def work_rows(folder: Path, labels: list[str]) -> pa.Table:

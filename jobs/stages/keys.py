@@ -1,6 +1,7 @@
 """Names of outputs, derived from names of inputs: safe as paths, and different for different inputs."""
 
 import hashlib
+import re
 from urllib.parse import quote, urlsplit
 
 _LONGEST = 180
@@ -23,6 +24,12 @@ def uri_key(uri: str) -> str:
     """Key of an input by its whole URI: its file name for people, a hash of the URI for certainty."""
     stem = urlsplit(uri).path.rstrip("/").rpartition("/")[2]
     return f"{_segment(stem)[:80]}-{_digest(uri)}"
+
+
+def text_key(text: str) -> str:
+    """Name of a prompt's folder: its words joined by "-"; a hash follows where that is not the whole of it."""
+    words = "-".join(re.findall(r"[a-z0-9]+", text.casefold()))[:60]
+    return words if words.replace("-", " ") == text else f"{words}~{_digest(text)[:8]}"
 
 
 def _segment(name: str) -> str:

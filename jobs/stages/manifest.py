@@ -1,4 +1,6 @@
-"""The manifest: a Delta table with one row per (input, style, parameters) ever decided."""
+"""The manifest: a Delta table with one row per (input, variant, parameters) ever decided; a variant is a style, or a
+style with a prompt.
+"""
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -34,8 +36,12 @@ SCHEMA = pa.schema(
         ("seed", pa.int64()),
         ("transform", pa.string()),
         ("key", pa.string()),
+        ("text", pa.string()),  # the prompt, null without one; tables of before it have no such column
     ]
 )
+
+Pair = tuple[str, int, str]
+"""What an input is decided for: style_id, version, params_hash. The hash covers the prompt."""
 
 _SMALL_FILES = 64
 """Small files from which on :meth:`Manifest.compact` does something."""
@@ -54,38 +60,45 @@ class Manifest:
             return None
         return DeltaTable(self.uri, storage_options=self._options)
 
-    def decided(self, uris: Sequence[str], params_hash: str) -> dict[str, dict[tuple[str, int], Status]]:
-        """What is known of these inputs under these parameters: input URI → (style_id, version) → status."""
+    def decided(self, uris: Sequence[str], hashes: Collection[str]) -> dict[str, dict[Pair, Status]]:
+        """What is known of these inputs under these ``params_hash``: input URI → what for → status."""
         table = self.table() if uris else None
-        found: dict[str, dict[tuple[str, int], Status]] = defaultdict(dict)
+        found: dict[str, dict[Pair, Status]] = defaultdict(dict)
         if table is None:
             return found
         uri = pc.field("input_uri")
         wanted = (
-            (pc.field("params_hash") == params_hash)
+            pc.field("params_hash").isin(pa.array(hashes))
             & (uri >= min(uris)) & (uri <= max(uris))  # lets file statistics skip most of a large table
             & uri.isin(pa.array(uris))
         )  # fmt: skip
-        columns = ["input_uri", "style_id", "version", "status"]
+        columns = ["input_uri", "style_id", "version", "params_hash", "status"]
         for batch in table.to_pyarrow_dataset().to_batches(columns=columns, filter=wanted):
-            for input_uri, style_id, version, status in zip(*(column.to_pylist() for column in batch), strict=True):
-                found[input_uri][style_id, version] = status
+            for input_uri, *pair, status in zip(*(column.to_pylist() for column in batch), strict=True):
+                found[input_uri][tuple(pair)] = status
         return found
 
-    def other_parameters(self, styles: Collection[tuple[str, int]], params_hash: str) -> list[tuple[str, int]]:
-        """Those of the styles that have rows under other parameters: their pictures stand where ours would."""
+    def other_parameters(self, variants: Collection[tuple[Pair, str | None]]) -> list[tuple[Pair, str | None]]:
+        """Those of the variants (what for, prompt) that have rows under other parameters: their pictures stand where
+        ours would.
+        """
         table = self.table()
         if table is None:
             return []
-        columns, other = ["style_id", "version"], pc.field("params_hash") != params_hash
-        found = table.to_pyarrow_dataset().to_table(columns=columns, filter=other).group_by(columns).aggregate([])
-        taken = set(zip(found["style_id"].to_pylist(), found["version"].to_pylist(), strict=True))
-        return [style for style in styles if style in taken]
+        dataset = table.to_pyarrow_dataset()
+        columns = [name for name in ("style_id", "version", "params_hash", "text") if name in dataset.schema.names]
+        ours = pa.array({params_hash for (_, _, params_hash), _ in variants})
+        other = dataset.to_table(columns=columns, filter=~pc.field("params_hash").isin(ours))
+        taken = {
+            (row["style_id"], row["version"], row.get("text"))
+            for row in other.group_by(columns).aggregate([]).to_pylist()
+        }
+        return [(pair, text) for pair, text in variants if (pair[0], pair[1], text) in taken]
 
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
         """Commit rows of pairs that had none."""
         if rows:
-            write_deltalake(self.uri, _table(rows), mode="append", storage_options=self._options)
+            write_deltalake(self.uri, _table(rows), mode="append", schema_mode="merge", storage_options=self._options)
 
     def replace(self, rows: Sequence[dict[str, Any]]) -> None:
         """Commit rows of pairs that may have one already, which then gives way; one commit a style."""
@@ -110,7 +123,14 @@ class Manifest:
         reraise=True,
     )
     def _overwrite(self, predicate: str, rows: Sequence[dict[str, Any]]) -> None:
-        write_deltalake(self.uri, _table(rows), mode="overwrite", predicate=predicate, storage_options=self._options)
+        write_deltalake(
+            self.uri,
+            _table(rows),
+            mode="overwrite",
+            predicate=predicate,
+            schema_mode="merge",
+            storage_options=self._options,
+        )
 
     def compact(self) -> None:
         """Join many small files into few. Leaves the old ones to readers that are under way for a week."""

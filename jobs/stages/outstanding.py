@@ -7,12 +7,12 @@ from typing import Any
 
 from jobs.stages.inputs import Item
 from jobs.stages.manifest import Manifest
-from jobs.stages.stylizer import StyleRef
+from jobs.stages.variants import Variant
 
 
 @dataclass
 class Tally:
-    """Counts of inputs, and of (input, style) pairs by what was decided before and now."""
+    """Counts of inputs, and of (input, variant) pairs by what was decided before and now."""
 
     inputs: int = 0
     duplicates: int = 0
@@ -26,38 +26,37 @@ class Tally:
         statuses = {status: total[status] for status in ("done", "rejected", "failed")}
         return {"inputs": self.inputs, "duplicates": self.duplicates, **statuses, "decided_before": self.before.total()}
 
-    def check(self, styles: int) -> None:
+    def check(self, variants: int) -> None:
         """Of a run that came to its end.
 
         Raises:
             RuntimeError: pairs were lost or decided twice; a defect of the program.
         """
-        pairs, outcomes = (self.inputs - self.duplicates) * styles, (self.before + self.now).total()
+        pairs, outcomes = (self.inputs - self.duplicates) * variants, (self.before + self.now).total()
         if outcomes != pairs:
-            raise RuntimeError(f"{pairs} pairs of input and style, but {outcomes} outcomes: {self.counts()}")
+            raise RuntimeError(f"{pairs} pairs of input and variant, but {outcomes} outcomes: {self.counts()}")
 
 
 def outstanding(
     items: Sequence[Item],
-    styles: Sequence[StyleRef],
+    variants: Sequence[Variant],
     manifest: Manifest,
-    params_hash: str,
     tally: Tally,
     *,
     retry_failed: bool,
 ) -> list[dict[str, Any]]:
-    """Rows of WORK for the inputs that lack a style; the rest is counted in ``tally``."""
+    """Rows of WORK for the inputs that lack a variant; the rest is counted in ``tally``."""
     unique = {item.uri: item for item in items}
     tally.inputs += len(items)
     tally.duplicates += len(items) - len(unique)
-    decided = manifest.decided(list(unique), params_hash)
+    decided = manifest.decided(list(unique), {variant.params_hash for variant in variants})
     work = []
     for uri, item in unique.items():
         missing = []
-        for ref in styles:
-            status = decided.get(uri, {}).get((ref.style_id, ref.version))
+        for variant in variants:
+            status = decided.get(uri, {}).get(variant.pair)
             if status is None or (status == "failed" and retry_failed):
-                missing.append(ref.label)
+                missing.append(variant.label)
             else:
                 tally.before[status] += 1
         if missing:

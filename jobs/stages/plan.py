@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
 
 from pydantic import Field
 
@@ -12,14 +13,15 @@ from catalog.schema import StyleVersion
 from catalog.store import StyleCatalog, UnknownStyle
 from cluster.cli import ConfigError, JobFlags, Problem
 from cluster.storage import Storage, StorageError
-from jobs.bases import describe_base
+from jobs.bases import DEFAULT_BASE, describe_base
 from jobs.stages.inputs import Source, open_source
 from jobs.stages.manifest import Manifest
-from jobs.stages.stylizer import StyleRef
+from jobs.stages.variants import NO_STYLE, Variant
 from osasis.base import BaseSpec, bundled_bases, fingerprint
 from osasis.errors import OsasisError
 from osasis.image import MAX_PIXELS, PIXELS_CEILING, FitMode
 from osasis.stylize_config import StylizeConfig
+from osasis.text_config import TextConfig
 
 T = TypeVar("T")
 
@@ -27,7 +29,7 @@ _FIRST = {"t0_ratio", "encode_steps", "decode_steps", "lambda_spn", "style_level
 """Parameters of stylization that were always part of :func:`params_hash`."""
 
 
-class StylizeFlags(JobFlags, StylizeConfig):  # type: ignore[misc]  # both name their model_config; the first counts
+class StylizeFlags(JobFlags, StylizeConfig, TextConfig):  # type: ignore[misc]  # each has a model_config; the first counts
     """Stylizes every picture of --input in every style of --styles, as pictures and a manifest under --output.
 
     Running the same command again does only what is missing. Exit codes: 0 all is done; 1 failed; 2 bad usage or
@@ -39,7 +41,10 @@ class StylizeFlags(JobFlags, StylizeConfig):  # type: ignore[misc]  # both name 
     input: str = Field(
         description="Folder or s3:// prefix of pictures, one file, or a .parquet or .csv file with a column of URIs."
     )
-    styles: str = Field(description="Comma list of id, id@version, id@alias, tag:TAG, or all.")
+    styles: str = Field(description="Comma list of id, id@version, id@alias, tag:TAG, all, or none for the base alone.")
+    text: list[str] = Field(
+        [], description="Prompts, such as smiling: each makes pictures of its own. Repeatable, or a comma list."
+    )
     output: str = Field(description="Where pictures and the manifest go: path or s3:// URI.")
     base: str | None = Field(None, description="Base: bundled name, path or s3:// URI. Default: the styles' own.")
     input_column: str = Field("uri", description="Column of a table input that holds the URIs.")
@@ -59,6 +64,10 @@ class StylizeFlags(JobFlags, StylizeConfig):  # type: ignore[misc]  # both name 
         """The method's part."""
         return StylizeConfig(**self.model_dump(include=set(StylizeConfig.model_fields)))
 
+    def text_config(self) -> TextConfig:
+        """The part of text-driven manipulation."""
+        return TextConfig(**self.model_dump(include=set(TextConfig.model_fields)))
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -71,8 +80,8 @@ class Plan:
     base_location: str
     base_name: str
     image_size: int
-    styles: tuple[StyleRef, ...]
-    params_hash: str
+    variants: tuple[Variant, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def make_plan(flags: StylizeFlags) -> Plan:
@@ -93,18 +102,23 @@ def make_plan(flags: StylizeFlags) -> Plan:
         return None
 
     storage = attempt("--storage", lambda: _reached(flags.storage, writable=not flags.dry_run))
-    versions = storage and attempt("--styles", lambda: StyleCatalog.open(storage).resolve(flags.styles))
+    versions = attempt("--styles", lambda: _versions(storage, flags.styles)) if storage else None
     source = attempt("--input", lambda: open_source(flags.input, flags.input_column))
     output = attempt("--output", lambda: _output(flags))
-    base = attempt("--base", lambda: _base(flags.base, versions or []))
-    if base and versions:
-        problems.extend(_other_base(base[1], versions))
-        levels = len(base[1].unet.channel_mult)
-        attempt("--f-ch, --style-levels", lambda: flags.config().check_levels(levels))
-    hashed = base and params_hash(flags.config(), flags.fit, fingerprint(base[1]))
-    if hashed and output and versions:
-        problems.extend(attempt("--output", lambda: _occupied(output, versions, hashed)) or [])
-    if problems or not (storage and versions and source and output and base and hashed):
+    base = None if versions is None and flags.base is None else attempt("--base", lambda: _base(flags.base, versions))
+    variants: tuple[Variant, ...] = ()
+    warnings: list[str] = []
+    if base:
+        problems.extend(_other_base(base[1], versions or []))
+        attempt("--f-ch, --style-levels", lambda: flags.config().check_levels(len(base[1].unet.channel_mult)))
+        for prompt in flags.text:
+            unknown = attempt("--text", partial(flags.text_config().check_prompt, prompt, base[1].clip))
+            if unknown:
+                warnings.append(f"{prompt!r}: the base's CLIP does not know {', '.join(unknown)}")
+        variants = make_variants(flags, versions or [], fingerprint(base[1]))
+    if output and variants:
+        problems.extend(attempt("--output", lambda: _occupied(output, variants)) or [])
+    if problems or not (storage and variants and source and output and base):
         raise ConfigError(problems)
     base_location, spec = base
     return Plan(
@@ -115,24 +129,53 @@ def make_plan(flags: StylizeFlags) -> Plan:
         base_location=base_location,
         base_name=spec.name,
         image_size=spec.image_size,
-        styles=tuple(StyleRef(v.style_id, v.version, v.checkpoint_uri, v.checkpoint_sha256) for v in versions),
-        params_hash=hashed,
+        variants=variants,
+        warnings=tuple(warnings),
     )
 
 
-def params_hash(config: StylizeConfig, fit: FitMode, base_fingerprint: str) -> str:
-    """Identity of the parameters that change pixels, the style aside. 16 hex digits."""
+def make_variants(flags: StylizeFlags, versions: Sequence[StyleVersion], base_fingerprint: str) -> tuple[Variant, ...]:
+    """Every selected style, and the base alone where that was asked for, with every prompt."""
+    plain = [Variant(v.style_id, v.version, v.checkpoint_uri, v.checkpoint_sha256) for v in versions]
+    if NO_STYLE in _terms(flags.styles):
+        plain.insert(0, Variant(NO_STYLE, 0))
+    texts: list[str | None] = [*dict.fromkeys(flags.text)] or [None]
+    asked = flags.text_config().model_dump(mode="json")
+    hashes = {
+        text: params_hash(flags.config(), flags.fit, base_fingerprint, None if text is None else asked | {"text": text})
+        for text in texts
+    }
+    return tuple(replace(variant, text=text, params_hash=hashes[text]) for text in texts for variant in plain)
+
+
+def params_hash(
+    config: StylizeConfig, fit: FitMode, base_fingerprint: str, text: Mapping[str, Any] | None = None
+) -> str:
+    """Identity of the parameters that change pixels, the style aside. 16 hex digits.
+
+    ``text``: the prompt with its settings, where there is one.
+    """
     asked = config.model_dump(mode="json", exclude_defaults=True)
     # Parameters that came later count where they are set, so that outputs made before them stay the same outputs.
     values = {"config": config.model_dump(mode="json", include=_FIRST) | asked, "fit": fit, "base": base_fingerprint}
+    if text:
+        values["text"] = dict(text)
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _base(asked: str | None, versions: Sequence[StyleVersion]) -> tuple[str, BaseSpec] | None:
-    """Location and spec of the base: the one asked for, else the only one that the styles name."""
-    names = sorted({version.base_name for version in versions})
-    if asked is None and not names:
-        return None  # the styles are already a problem
+def _terms(selection: str) -> list[str]:
+    return [term.strip() for term in selection.split(",")]
+
+
+def _versions(storage: Storage, selection: str) -> list[StyleVersion]:
+    """What the catalog selects; ``none`` is no matter of the catalog's."""
+    terms = [term for term in _terms(selection) if term != NO_STYLE]
+    return StyleCatalog.open(storage).resolve(",".join(terms)) if terms else []
+
+
+def _base(asked: str | None, versions: Sequence[StyleVersion] | None) -> tuple[str, BaseSpec]:
+    """Location and spec of the base: the one asked for, else the only one that the styles name, else the default."""
+    names = sorted({version.base_name for version in versions or ()}) or [DEFAULT_BASE]
     if asked is None and len(names) > 1:
         raise ValueError(f"the styles need different bases ({', '.join(names)}): run once for each")
     if asked is None and names[0] not in bundled_bases():
@@ -168,9 +211,10 @@ def _output(flags: StylizeFlags) -> Storage:
     return _reached(flags.output, writable=not flags.dry_run)
 
 
-def _occupied(output: Storage, versions: Sequence[StyleVersion], hashed: str) -> list[Problem]:
+def _occupied(output: Storage, variants: Sequence[Variant]) -> list[Problem]:
     """Pictures of other parameters would be overwritten, and their rows be wrong."""
-    taken = Manifest(output).other_parameters([(v.style_id, v.version) for v in versions], hashed)
-    names = ", ".join(f"{style_id}@{version}" for style_id, version in taken)
+    labels = {(variant.pair, variant.text): variant.label for variant in variants}
+    taken = [labels[found] for found in Manifest(output).other_parameters(list(labels))]
     hint = "give another --output, or the parameters of that run"
-    return [Problem("--output", f"holds pictures of {names} made with other parameters", hint)] if taken else []
+    message = f"holds pictures of {', '.join(taken)} made with other parameters"
+    return [Problem("--output", message, hint)] if taken else []

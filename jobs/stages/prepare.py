@@ -18,7 +18,7 @@ WORK = pa.schema(
         ("missing", pa.list_(pa.string())),
     ]
 )
-"""``missing``: labels of the styles that this input still lacks."""
+"""``missing``: labels of the variants that this input still lacks."""
 
 PREPARED = pa.schema(
     [

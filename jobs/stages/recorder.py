@@ -2,9 +2,11 @@
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from jobs.stages.manifest import Manifest
+from jobs.stages.variants import Variant
 
 COMMIT_ROWS = 2000
 COMMIT_SECONDS = 10.0
@@ -15,13 +17,16 @@ class Recorder:
     """Takes FINISHED rows, whose images are durable, and makes them manifest rows.
 
     Attributes:
-        seen: statuses taken in, in (input, style) pairs.
+        seen: statuses taken in, in (input, variant) pairs.
         counts: the same, as far as committed.
     """
 
-    def __init__(self, manifest: Manifest, *, params_hash: str, run_id: str, seed: int, replacing: bool) -> None:
+    def __init__(
+        self, manifest: Manifest, variants: Sequence[Variant], *, run_id: str, seed: int, replacing: bool
+    ) -> None:
         self._manifest = manifest
-        self._common = {"params_hash": params_hash, "run_id": run_id, "seed": seed}
+        self._columns = {variant.label: variant.columns for variant in variants}
+        self._common = {"run_id": run_id, "seed": seed}
         self._replacing = replacing
         self._rows: list[dict[str, Any]] = []
         self._committed_at = time.monotonic()
@@ -33,10 +38,9 @@ class Recorder:
         for row in finished:
             about = {name: value for name, value in row.items() if name != "outcomes"}
             for outcome in row["outcomes"]:
-                style_id, _, version = outcome["style"].rpartition("@")
                 self.seen[outcome["status"]] += 1
                 named = {name: value for name, value in outcome.items() if name != "style"}
-                self._rows.append(about | named | self._common | {"style_id": style_id, "version": int(version)})
+                self._rows.append(about | named | self._common | self._columns[outcome["style"]])
         if len(self._rows) >= COMMIT_ROWS or time.monotonic() - self._committed_at >= COMMIT_SECONDS:
             self.flush()
 

@@ -1,4 +1,4 @@
-"""Actor stage: square pixels → encode once → every missing style → durable PNGs. One row out for every row in."""
+"""Actor stage: square pixels → encode once → every missing variant → durable PNGs. One row out for every row in."""
 
 import hashlib
 import time
@@ -16,14 +16,20 @@ from torch import Tensor
 from cluster.cache import fetch
 from cluster.storage import Storage
 from jobs.bases import open_base
+from jobs.stages.variants import NO_STYLE, Variant
 from osasis.checkpoint import Style, load_style
 from osasis.content import Content
 from osasis.image import encode_png, to_image
-from osasis.strength import at_strength
+from osasis.strength import at_strength, no_style, without_style
 from osasis.stylize import Encoding, encode, encoding_for, stylize
 from osasis.stylize_config import StylizeConfig
+from osasis.text_config import TextConfig
+from osasis.text_edit import edit
 
 Row = dict[str, Any]
+
+Encodings = dict[tuple[Encoding, str | None], Content]
+"""Codes of a batch of rows, by how they were encoded and the prompt that z_in was moved by."""
 
 STYLES_HELD = 4
 """Styles one actor keeps in memory; the least recently used goes first."""
@@ -51,21 +57,7 @@ FINISHED = pa.schema(
         ("outcomes", pa.list_(OUTCOME)),
     ]
 )
-"""One row an input; ``outcomes`` has one entry for each style that was missing."""
-
-
-@dataclass(frozen=True)
-class StyleRef:
-    """A trained style and where its checkpoint lies."""
-
-    style_id: str
-    version: int
-    checkpoint_uri: str
-    checkpoint_sha256: str
-
-    @property
-    def label(self) -> str:
-        return f"{self.style_id}@{self.version}"
+"""One row an input; ``outcomes`` has one entry for each variant that was missing."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +65,9 @@ class StylizerTask:
     """Everything an actor needs to know."""
 
     base_location: str
-    styles: tuple[StyleRef, ...]
+    variants: tuple[Variant, ...]
     config: StylizeConfig
+    text: TextConfig
     output: Storage
     cache_dir: Path
     batch_size: int
@@ -89,7 +82,7 @@ class Stylizer:
         torch.set_num_threads(task.threads)
         self.task = task
         self.base = open_base(task.base_location, task.device, task.cache_dir)
-        self._refs = {ref.label: ref for ref in task.styles}
+        self._variants = {variant.label: variant for variant in task.variants}
         self._styles: OrderedDict[str, Style] = OrderedDict()
 
     def __call__(self, prepared: pa.Table) -> pa.Table:
@@ -104,28 +97,35 @@ class Stylizer:
             self._stylize(ready[start : start + self.task.batch_size])
         return pa.Table.from_pylist([{name: row[name] for name in FINISHED.names} for row in rows], schema=FINISHED)
 
-    def pictures(
-        self, label: str, rows: Sequence[Row], chosen: list[int], encodings: dict[Encoding, Content]
-    ) -> Tensor:
-        """The chosen rows in the named style: [len(chosen), 3, S, S].
+    def pictures(self, label: str, rows: Sequence[Row], chosen: list[int], encodings: Encodings) -> Tensor:
+        """The chosen rows in the named variant: [len(chosen), 3, S, S].
 
-        ``encodings`` holds what styles share; those trained to another depth need an encoding of their own.
+        ``encodings`` holds what variants share: those of another depth need an encoding of their own, and each prompt
+        a z_in of its own, whatever the style.
         """
-        style = self._style(label)
-        encoding = encoding_for(style, self.task.config)
-        if encoding not in encodings:
-            encodings[encoding] = encode(self.base, self._images(rows), encoding)
-        return stylize(style, encodings[encoding][torch.tensor(chosen)], self.task.config)
+        variant = self._variants[label]
+        style, config = self._style(variant), self.task.config
+        if variant.style_id == NO_STYLE:
+            config = without_style(config)
+        if variant.text and config.t0_ratio is None:
+            config = config.model_copy(update={"t0_ratio": self.task.text.text_t0_ratio})
+        encoding = encoding_for(style, config)
+        if (encoding, None) not in encodings:
+            encodings[encoding, None] = encode(self.base, self._images(rows), encoding)
+        if (encoding, variant.text) not in encodings:
+            plain, prompts = encodings[encoding, None], [variant.text or ""]
+            (encodings[encoding, variant.text],) = edit(self.base, plain, prompts, self.task.text, encoding)
+        return stylize(style, encodings[encoding, variant.text][torch.tensor(chosen)], config)
 
     def _stylize(self, rows: Sequence[Row]) -> None:
-        encodings: dict[Encoding, Content] = {}
-        for label in self._refs:
+        encodings: Encodings = {}
+        for label in self._variants:
             chosen = [i for i, row in enumerate(rows) if label in row["missing"]]
             if chosen:
                 self._attempt(label, rows, chosen, encodings)
 
-    def _attempt(self, label: str, rows: Sequence[Row], chosen: list[int], encodings: dict[Encoding, Content]) -> None:
-        """One style of a batch; where that fails, by one of its pictures or for want of memory, picture by picture."""
+    def _attempt(self, label: str, rows: Sequence[Row], chosen: list[int], encodings: Encodings) -> None:
+        """One variant of a batch; where that fails, by a picture of it or for want of memory, picture by picture."""
         start = time.monotonic()
         try:
             with torch.inference_mode():
@@ -164,15 +164,19 @@ class Stylizer:
         pixels = np.stack([np.frombuffer(row["pixels"], np.uint8).reshape(size, size, 3) for row in rows])
         return torch.from_numpy(pixels).to(self.base.device).permute(0, 3, 1, 2).float() / 127.5 - 1
 
-    def _style(self, label: str) -> Style:
-        if label not in self._styles:
-            ref = self._refs[label]
+    def _style(self, variant: Variant) -> Style:
+        if variant.style not in self._styles:
             while len(self._styles) >= STYLES_HELD:
                 self._styles.popitem(last=False)
-            style = load_style(fetch(ref.checkpoint_uri, self.task.cache_dir), self.base)
-            self._styles[label] = at_strength(style, self.base, self.task.config.weight_strength)
-        self._styles.move_to_end(label)
-        return self._styles[label]
+            self._styles[variant.style] = self._load(variant)
+        self._styles.move_to_end(variant.style)
+        return self._styles[variant.style]
+
+    def _load(self, variant: Variant) -> Style:
+        if variant.style_id == NO_STYLE:
+            return no_style(self.base)
+        style = load_style(fetch(variant.checkpoint_uri, self.task.cache_dir), self.base)
+        return at_strength(style, self.base, self.task.config.weight_strength)
 
 
 def _fail(row: Row, labels: Sequence[str], status: str, error_type: str, error: str) -> None:
