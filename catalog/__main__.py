@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from keyword import iskeyword
 
 from catalog.errors import CatalogUsageError, UnknownStyle
 from catalog.selector import SelectorError
@@ -22,6 +23,11 @@ COMMANDS = {
     "history": "what was said of a style, and by whom",
     "delete": "hide versions",
     "restore": "show deleted versions again",
+    "gc": "free the files of versions deleted long ago",
+    "verify": "compare the catalog with what is stored",
+    "pull": "download a version and check it",
+    "export": "write styles with all their files to a bundle",
+    "import": "register the styles of a bundle",
     "gallery": "a page for browsing styles",
     "lineage": "where a picture comes from, and how to make it again",
 }
@@ -34,7 +40,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Exit code: 0 done, 1 storage failed, 2 bad usage or no such style, 3 done, with findings that were printed."""
     given = list(sys.argv[1:] if args is None else args)
     name = _command(given)
-    module = import_module(f"catalog.commands.{name.replace('-', '_')}")
+    module = import_module(f"catalog.commands.{name}{'_' if iskeyword(name) else ''}")
     parser = argparse.ArgumentParser(prog=f"style-catalog {name}", description=module.__doc__)
     parser.add_argument("--storage", required=True, metavar="URI", help="path or s3:// URI that holds the catalog")
     parser.add_argument("--json", action="store_true", help="print JSON for programs")

@@ -6,6 +6,7 @@ from deltalake import DeltaTable
 
 from catalog.changes import Changes, Pair
 from catalog.errors import CheckpointMismatch
+from catalog.layout import MARK, folder_of
 from catalog.schema import NewStyle, StyleVersion
 from catalog.tables import Commit, Log
 from catalog.view import View
@@ -13,6 +14,14 @@ from cluster.storage import Storage
 
 
 def register(rows: Log, events: Log, new: NewStyle) -> StyleVersion | Pair:
+    """As :func:`_register`, after a mark in the checkpoint's folder that keeps gc away from it."""
+    folder = folder_of(rows.storage, new.checkpoint_uri)
+    if folder is not None:
+        rows.storage.write_bytes(f"{folder}/{MARK}", b"")
+    return _register(rows, events, new)
+
+
+def _register(rows: Log, events: Log, new: NewStyle) -> StyleVersion | Pair:
     """The version that was added; or which is the newest with this very checkpoint, restored if it was deleted.
 
     Raises:

@@ -5,7 +5,7 @@ all that can be asked and done. What is needed for a question is loaded with it,
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from catalog.errors import CatalogUsageError, CheckpointMismatch, UnknownStyle
@@ -14,10 +14,16 @@ from catalog.tables import EVENTS, ROWS, Log
 from cluster.storage import Storage
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+    from pathlib import Path
+
     from catalog.changes import Alias, Changes, Note, Pair
+    from catalog.gc import GcReport
     from catalog.schema import NewStyle, StyleVersion
     from catalog.search import Nearest
     from catalog.sql import Answer
+    from catalog.transfer import Bundle
+    from catalog.verify import Finding
     from catalog.view import View
 
 __all__ = ["TABLE", "CatalogUsageError", "CheckpointMismatch", "StyleCatalog", "UnknownStyle", "Versions"]
@@ -212,6 +218,44 @@ class StyleCatalog:
         pairs = self._pairs(selection, deleted=True)
         self._changes().restore(pairs)
         return pairs
+
+    def gc(self, older_than: "timedelta", *, dry_run: bool = False) -> "GcReport":
+        """Frees the files of versions deleted longer ago, and of trainings that never became versions.
+
+        Raises:
+            CatalogUsageError: a negative age.
+        """
+        from catalog.gc import collect
+
+        return collect(self, older_than, dry_run=dry_run)
+
+    def verify(self, selection: str | None = None, *, quick: bool = False) -> "Iterator[Finding | Pair]":
+        """Yields each version when it is compared with its files, and what is wrong; see :mod:`catalog.verify`."""
+        from catalog.verify import verify
+
+        return verify(self, None if selection is None else [*self._pairs(selection)], quick=quick)
+
+    def pull(self, name: str, folder: "Path") -> "Path":
+        """Downloads one version into ``folder``/``id@version`` and checks it; returns that folder."""
+        from catalog.transfer import pull
+
+        return pull(self.show(name), folder)
+
+    def export_bundle(self, selection: str, out: str) -> "Bundle":
+        """Writes versions with all their files to a folder, an s3:// prefix or a .tar; see :mod:`catalog.transfer`."""
+        from catalog.transfer import export
+
+        return export(self, self.resolve(selection), out)
+
+    def import_bundle(self, source: str, *, any_base: bool = False) -> Versions:
+        """Registers the styles of a bundle here.
+
+        Raises:
+            CatalogUsageError: no whole bundle, or a base other than this catalog's without ``any_base``.
+        """
+        from catalog.transfer import import_bundle
+
+        return import_bundle(self, source, any_base=any_base)
 
     def _changes(self) -> "Changes":
         from catalog.changes import Changes

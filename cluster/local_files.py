@@ -5,6 +5,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -118,7 +119,9 @@ class LocalFiles:
 
 def _info(path: str, name: str) -> FileInfo:
     status = os.stat(path)
-    return FileInfo(name, status.st_size, f"{status.st_mtime_ns}-{status.st_ino}")
+    return FileInfo(
+        name, status.st_size, f"{status.st_mtime_ns}-{status.st_ino}", datetime.fromtimestamp(status.st_mtime, UTC)
+    )
 
 
 def _copy(source: Path, target: Path) -> None:

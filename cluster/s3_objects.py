@@ -149,7 +149,7 @@ class S3Objects:
                 if _code(error) in _MISSING:
                     return None
                 raise
-        return FileInfo(path.rpartition("/")[2], head["ContentLength"], head["ETag"])
+        return FileInfo(path.rpartition("/")[2], head["ContentLength"], head["ETag"], head["LastModified"])
 
     def walk(self, path: str, recursive: bool) -> Iterator[FileInfo]:
         prefix = f"{path}/" if path else ""
@@ -160,7 +160,7 @@ class S3Objects:
                     name = item["Key"].removeprefix(prefix)
                     # Some tools mark folders by an object whose key ends in a slash.
                     if name and not name.endswith("/") and not name.rpartition("/")[2].startswith(TEMP_PREFIX):
-                        yield FileInfo(name, item["Size"], item["ETag"])
+                        yield FileInfo(name, item["Size"], item["ETag"], item["LastModified"])
 
     def delete(self, path: str) -> None:
         with self._explained("delete", path):
@@ -183,7 +183,9 @@ class S3Objects:
             client.delete_object(Bucket=self.bucket, Key=path)
 
     def delta_options(self) -> dict[str, str]:
-        options = {"AWS_REGION": region(self.bucket), "AWS_CONDITIONAL_PUT": "etag"}
+        # What goes wrong is tried again for a minute at most; by default it would be three.
+        patience = {"connect_timeout": "10s", "timeout": "60s", "max_retries": "6", "retry_timeout": "60s"}
+        options = {"AWS_REGION": region(self.bucket), "AWS_CONDITIONAL_PUT": "etag", **patience}
         if url := endpoint():
             options |= {"AWS_ENDPOINT_URL": url, "AWS_ALLOW_HTTP": str(url.startswith("http:")).lower()}
         return options

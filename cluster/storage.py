@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol, Self
@@ -31,11 +32,13 @@ class NotFound(StorageError):
 
 @dataclass(frozen=True)
 class FileInfo:
-    """A stored file: name relative to what was listed, size in bytes, and a tag that changes with its content."""
+    """A stored file: name relative to what was listed, size in bytes, a tag that changes with its content, and when."""
 
     name: str
     size: int
     version: str
+    modified: datetime
+    """When it was last written, in UTC by the storage's clock."""
 
 
 class Backend(Protocol):

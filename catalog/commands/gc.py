@@ -1,0 +1,43 @@
+"""Free the files of versions deleted long ago, and of trainings that never became versions.
+
+Rows stay, marked as purged. Orphans are at least a day old whatever --older-than says: younger files may be about to be
+registered.
+"""
+
+import argparse
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from catalog.store import StyleCatalog
+
+_UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+
+
+def age(text: str) -> timedelta:
+    """``30d``, ``12h``, ``5m``, ``0s``; for argparse."""
+    found = re.fullmatch(r"([0-9]{1,6})([dhms])", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is no age: write 30d, 12h, 5m or 0s")
+    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--older-than", type=age, required=True, metavar="AGE", help="deleted longer ago: 30d, 12h, 0s")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be freed, touch nothing")
+
+
+def run(catalog: "StyleCatalog", options: argparse.Namespace) -> None:
+    from catalog.commands.output import print_done
+
+    report = catalog.gc(options.older_than, dry_run=options.dry_run)
+    would = "would free" if options.dry_run else "freed"
+    lines = [f"{would} the files of {name}" for name in report.versions]
+    lines += [f"{would} the orphan {name}" for name in report.orphans]
+    lines += [f"left, for it stands outside of the storage: {uri}" for uri in report.elsewhere]
+    lines.append(
+        f"{would} {report.files} files, {report.freed_bytes:,} bytes; "
+        f"checkpoints: {report.bytes_before:,} bytes before, {report.bytes_after:,} after"
+    )
+    print_done(report.as_dict(), "\n".join(lines), json=options.json)

@@ -1,0 +1,20 @@
+"""Download a version's checkpoint and pictures into DIR/ID@VERSION and check them by sha256."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from catalog.store import StyleCatalog
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("style", metavar="ID@VERSION", help="or ID (its latest), ID@ALIAS")
+    parser.add_argument("folder", metavar="DIR", type=Path)
+
+
+def run(catalog: "StyleCatalog", options: argparse.Namespace) -> None:
+    from catalog.commands.output import print_done
+
+    folder = str(catalog.pull(options.style, options.folder))
+    print_done({"folder": folder}, folder, json=options.json)

@@ -1,0 +1,71 @@
+"""Comparing the catalog with what is stored: checkpoints by sha256, pictures by their presence, orphans by rows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from catalog.changes import Pair
+from catalog.gc import ORPHAN_GUARD, orphans
+from catalog.layout import URIS
+from catalog.store import StyleCatalog
+from catalog.view import Question
+from cluster.storage import NotFound, Storage, StorageError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is not as the catalog says. ``style`` is ``id@version``, or empty for an orphan."""
+
+    kind: Literal["missing", "damaged", "unreadable", "orphan"]
+    style: str
+    uri: str
+    message: str
+
+
+def verify(
+    catalog: StyleCatalog, pairs: list[Pair] | None = None, *, quick: bool = False, now: datetime | None = None
+) -> Iterator[Finding | Pair]:
+    """Yields each version when it is looked at, and findings as they turn up; changes nothing.
+
+    Deleted versions are looked at too, for they can be restored; those that gc has freed are not.
+
+    Args:
+        pairs: these versions alone, and no orphans.
+        quick: sizes instead of sha256.
+
+    Raises:
+        StorageError: the catalog itself cannot be read.
+    """
+    columns = ("style_id", "version", "status", "checkpoint_sha256", "checkpoint_bytes", *URIS)
+    view = catalog.view()
+    rows = view.versions(pairs, columns) if pairs is not None else [*view.ask(Question(columns, deleted=True))]
+    for row in rows:
+        if row["status"] in ("ready", "deleted"):
+            yield row["style_id"], row["version"]
+            yield from _look_at(row, quick)
+    if pairs is None:
+        for folder in orphans(catalog, (now or datetime.now(UTC)) - ORPHAN_GUARD):
+            yield Finding("orphan", "", catalog.storage.child_uri(folder), "no version needs it; gc frees it")
+
+
+def _look_at(row: dict[str, Any], quick: bool) -> Iterator[Finding]:
+    name = f"{row['style_id']}@{row['version']}"
+    uri = row["checkpoint_uri"]
+    try:
+        checkpoint = Storage.open(uri)
+        size = checkpoint.size()
+        if size != row["checkpoint_bytes"]:
+            yield Finding("damaged", name, uri, f"has {size} bytes, not {row['checkpoint_bytes']}")
+        elif not quick and checkpoint.sha256() != row["checkpoint_sha256"]:
+            yield Finding("damaged", name, uri, "its sha256 is not the one registered")
+    except NotFound:
+        yield Finding("missing", name, uri, "there is no such checkpoint")
+    except StorageError as error:
+        yield Finding("unreadable", name, uri, str(error))
+    for column in URIS[1:]:
+        try:
+            if row[column] and not Storage.open(row[column]).exists():
+                yield Finding("missing", name, row[column], f"there is no such file, which {column} names")
+        except StorageError as error:
+            yield Finding("unreadable", name, row[column], str(error))
