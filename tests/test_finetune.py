@@ -12,8 +12,8 @@ from osasis.base import Base, load_base, load_spec
 from osasis.checkpoint import load_style
 from osasis.errors import BaseError, BaseMismatch, CheckpointError, NotFinite
 from osasis.settings import TrainConfig, train_config
+from osasis.style_training import StyleTraining
 from osasis.stylize import encode, encoding_for, stylize
-from osasis.train_style import StyleTraining
 from tests.tiny import SIZE, make_tiny_base, make_tiny_style
 
 

@@ -21,7 +21,7 @@ from osasis.base import load_base
 from osasis.checkpoint import load_style
 from osasis.image import decode_image, fit, to_tensor
 from osasis.settings import TrainConfig
-from osasis.train_style import StyleTraining
+from osasis.style_training import StyleTraining
 from tests.jobs_run import kill_job_when, run_job
 from tests.tiny import make_tiny_base
 

@@ -20,7 +20,7 @@ from jobs.previews import make_preview
 from jobs.training.plan import RESULT, StylePlan
 from osasis.base import clip_fingerprint
 from osasis.image import decode_image, encode_png, fit, to_image, to_tensor
-from osasis.train_style import StyleTraining
+from osasis.style_training import StyleTraining
 
 _STATE = "state.pt"
 
