@@ -24,6 +24,7 @@ COMMANDS = {
     "delete": "hide versions",
     "restore": "show deleted versions again",
     "gc": "free the files of versions deleted long ago",
+    "optimize": "keep many small commits quick to read",
     "verify": "compare the catalog with what is stored",
     "pull": "download a version and check it",
     "export": "write styles with all their files to a bundle",

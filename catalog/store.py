@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from catalog.changes import Alias, Changes, Note, Pair
     from catalog.gc import GcReport
+    from catalog.optimize import Optimized
     from catalog.schema import NewStyle, StyleVersion
     from catalog.search import Nearest
     from catalog.sql import Answer
@@ -228,6 +229,16 @@ class StyleCatalog:
         from catalog.gc import collect
 
         return collect(self, older_than, dry_run=dry_run)
+
+    def optimize(self, retention: "timedelta") -> "Sequence[Optimized]":
+        """Compacts both tables, removes files unused for longer than ``retention``, and tidies their logs.
+
+        Raises:
+            CatalogUsageError: less than an hour.
+        """
+        from catalog.optimize import optimize
+
+        return [done for log in (self.rows, self.events) if (done := optimize(log, retention))]
 
     def verify(self, selection: str | None = None, *, quick: bool = False) -> "Iterator[Finding | Pair]":
         """Yields each version when it is compared with its files, and what is wrong; see :mod:`catalog.verify`."""

@@ -18,6 +18,7 @@ from cluster.storage import Storage, StorageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from tenacity import Retrying
 
 ROWS = "catalog"
 EVENTS = "catalog_events"
@@ -86,17 +87,23 @@ class Log:
         Raises:
             StorageError: others kept coming first for two minutes, or storage failed; nothing was written.
         """
-        from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
-
-        retrying = Retrying(
-            retry=retry_if_exception_type(CommitFailedError),
-            stop=stop_after_delay(_PATIENCE_S),
-            wait=wait_random_exponential(multiplier=0.05, max=1),
-            reraise=True,
-        )
         # A table that another thread brought forward in between would hide what that thread has written.
         with self._writing, self.explained(operation):
-            return retrying(self._append_once, decide)
+            return _retrying()(self._append_once, decide)
+
+    def compact(self) -> dict[str, int]:
+        """Rewrite small files as larger ones, in one commit; Delta's figures of it.
+
+        Raises:
+            StorageError: as :meth:`append`.
+        """
+
+        def once() -> dict[str, int]:
+            table = self.open()
+            return table.optimize.compact() if table else {}
+
+        with self.explained("compact"):
+            return _retrying()(once)
 
     def _append_once(self, decide: Callable[[DeltaTable], Commit]) -> Commit:
         try:
@@ -153,6 +160,17 @@ class Log:
         return f"{type(error).__name__}: {' '.join(lines)[:300]}"
 
 
+def _retrying() -> "Retrying":
+    from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+    return Retrying(
+        retry=retry_if_exception_type(CommitFailedError),
+        stop=stop_after_delay(_PATIENCE_S),
+        wait=wait_random_exponential(multiplier=0.05, max=1),
+        reraise=True,
+    )
+
+
 def _write(table: DeltaTable, schema: "pa.Schema", commit: Commit) -> None:
     import pyarrow as pa
     from deltalake import CommitProperties, Transaction, write_deltalake
@@ -160,7 +178,10 @@ def _write(table: DeltaTable, schema: "pa.Schema", commit: Commit) -> None:
     # A commit that carries a transaction of some name fails if another did since the table was read.
     swaps = [Transaction(subject, number) for subject, number in commit.swaps.items()]
     data = pa.Table.from_pylist(commit.rows, schema=schema)
-    write_deltalake(table, data, mode="append", commit_properties=CommitProperties(app_transactions=swaps))
+    # A later version may have added columns: they are left empty.
+    write_deltalake(
+        table, data, mode="append", schema_mode="merge", commit_properties=CommitProperties(app_transactions=swaps)
+    )
 
 
 def _schema(name: str) -> "pa.Schema":

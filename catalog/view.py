@@ -92,9 +92,9 @@ class View:
         self._read_events(events, said)
 
     def columns(self) -> list[str]:
-        """Those of the table, and those that events give; without the embedding, which is large."""
-        stored = [*self._stored()] or [*COLUMNS, "metrics"]
-        return [*(name for name in stored if name != "clip_embedding"), "aliases"]
+        """All that can be asked for, of whichever version the table is; without the embedding, which is large."""
+        known = dict.fromkeys([*self._stored(), *COLUMNS, "metrics"])
+        return [name for name in known if name != "clip_embedding"]
 
     def ask(self, question: Question) -> Iterator[dict[str, Any]]:
         """Rows as dicts, read as they are taken; ``created_at`` is naive UTC.
