@@ -74,6 +74,10 @@ class Base:
         self.diffae: DiffAE = self._network(DiffAE(spec.unet, spec.encoder), "diffae")
         self.style_levels = spec.style_levels
 
+    def on(self, device: str) -> "Base":
+        """The same bundle on another device."""
+        return Base(self.spec, self.fingerprint, self._tensors, device)
+
     @property
     def image_size(self) -> int:
         return self.spec.image_size

@@ -1,7 +1,8 @@
 """Style checkpoints: what finetuning changed (eps_B, SPN, z_style) with its settings, in one safetensors file."""
 
+import copy
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -51,6 +52,10 @@ class Style:
     @property
     def config(self) -> TrainConfig:
         return self.header.config
+
+    @property
+    def style_id(self) -> str:
+        return self.header.style_id
 
 
 def dump_style(
@@ -104,3 +109,9 @@ def load_style(path: Path, base: Base) -> Style:
     unet = unet.eval().requires_grad_(False).to(base.device).to(memory_format=torch.channels_last)
     spn = spn.eval().requires_grad_(False).to(base.device)
     return Style(header, unet, spn, z_style.to(base.device), base.style_levels)
+
+
+def style_on(style: Style, device: torch.device) -> Style:
+    """A copy of the style on another device."""
+    unet, spn = copy.deepcopy(style.unet).to(device), copy.deepcopy(style.spn).to(device)
+    return replace(style, unet=unet, spn=spn, z_style=style.z_style.to(device))

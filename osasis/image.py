@@ -128,6 +128,24 @@ def fit(image: Image.Image, size: int, mode: FitMode = "crop") -> tuple[Image.Im
     return square, transform
 
 
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """A picture that is open already, as :func:`decode_image` would give it; ``image`` is left as it is.
+
+    Raises:
+        ImageRejected: kind is "too-small" or "unsupported".
+    """
+    _check_size(*image.size, max_pixels=PIXELS_CEILING)
+    turn = _UPRIGHT.get(_orientation(image))
+    upright = _to_rgb(image)
+    return upright.transpose(turn) if turn is not None else upright
+
+
+def unfit(square: Image.Image, transform: FitTransform) -> Image.Image:
+    """A square's picture back at the scale of the original: the region that was cut from it, without padding."""
+    left, top, right, bottom = transform.box
+    return square.resize((right - left, bottom - top), Image.Resampling.LANCZOS, box=transform.target)
+
+
 def to_tensor(image: Image.Image) -> Tensor:
     """[3, H, W] float32 in [-1, 1]."""
     pixels = torch.from_numpy(np.array(image.convert("RGB")))  # [H, W, 3] uint8

@@ -5,6 +5,7 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from osasis.clip import ClipConfig, words
+from osasis.stylize_config import StylizeConfig
 
 _FUNCTION_WORDS: Final = frozenset({"a", "an", "and", "in", "no", "not", "of", "on", "or", "the", "with", "without"})
 """Words that say nothing alone."""
@@ -38,6 +39,10 @@ class TextConfig(BaseModel):
     def target_text(self, prompt: str) -> str:
         """The whole text that a prompt stands for."""
         return self.text_template.replace("{source}", self.source_text).replace("{text}", prompt)
+
+    def deepened(self, config: StylizeConfig) -> StylizeConfig:
+        """``config`` with the depth that a prompt needs, where none was asked for."""
+        return config if config.t0_ratio is not None else config.model_copy(update={"t0_ratio": self.text_t0_ratio})
 
     def check_prompt(self, prompt: str, clip: ClipConfig | None) -> list[str]:
         """Words of the target text that the base's CLIP reads as one unknown word.

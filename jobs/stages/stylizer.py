@@ -107,8 +107,8 @@ class Stylizer:
         style, config = self._style(variant), self.task.config
         if variant.style_id == NO_STYLE:
             config = without_style(config)
-        if variant.text and config.t0_ratio is None:
-            config = config.model_copy(update={"t0_ratio": self.task.text.text_t0_ratio})
+        if variant.text:
+            config = self.task.text.deepened(config)
         encoding = encoding_for(style, config)
         if (encoding, None) not in encodings:
             encodings[encoding, None] = encode(self.base, self._images(rows), encoding)

@@ -1,0 +1,234 @@
+"""One process, no Ray: pictures in, pictures out, in a notebook or a service."""
+
+import hashlib
+import importlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self, overload
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from osasis.base import Base, bundled_bases, load_base
+from osasis.checkpoint import Style, dump_style, load_style, style_on
+from osasis.errors import BaseError, CheckpointError
+from osasis.image import FitMode, FitTransform, fit, to_image, to_tensor, unfit, upright_rgb
+from osasis.settings import Preset, train_config
+from osasis.strength import at_strength, no_style, without_style
+from osasis.style_training import StyleTraining
+from osasis.stylize import encode, encoding_for, stylize
+from osasis.stylize_config import StylizeConfig
+from osasis.text_config import TextConfig
+from osasis.text_edit import edit
+
+Framing = Literal["square", "original"]
+Progress = Callable[[str, int, int], None]
+"""Called with (what is done: "encode", "text" or "stylize", steps done, steps in all), batch after batch."""
+
+
+class StylePipeline:
+    """A base and a style, or the base alone, ready for pictures.
+
+    ``pipeline(image)`` is the image in the style; see :meth:`__call__`.
+    """
+
+    def __init__(self, base: Base, style: Style | None = None) -> None:
+        self.base = base
+        self.style = style or no_style(base)
+        self._at_strength = self.style
+
+    @classmethod
+    def from_files(cls, base: str | Path, checkpoint: str | Path | None = None, *, device: str = "cpu") -> Self:
+        """From a bundled base's name or a folder, and a style's file (none: the base alone).
+
+        Raises:
+            BaseError, CheckpointError: they cannot be read, or do not belong together.
+        """
+        loaded = load_base(_base_folder(base), device)
+        return cls(loaded, load_style(Path(checkpoint), loaded) if checkpoint else None)
+
+    @classmethod
+    def from_catalog(cls, uri: str | Path, style: str, *, base: str | Path | None = None, device: str = "cpu") -> Self:
+        """From a catalog's storage, a path or ``s3://`` URI, by ``id``, ``id@version`` or ``id@alias``.
+
+        Args:
+            base: where the style's base is, if it is not bundled: folder or ``s3://`` URI.
+
+        Raises:
+            ImportError: the catalog's packages are not installed.
+            LookupError: there is no such style.
+            BaseError, CheckpointError: what the catalog names is damaged or does not belong together.
+        """
+        storage, store, cache = (_installed(name) for name in ("cluster.storage", "catalog.store", "cluster.cache"))
+        version = store.StyleCatalog.open(storage.Storage.open(uri)).show(style)
+        checkpoint = cache.fetch(version.checkpoint_uri)
+        if hashlib.sha256(checkpoint.read_bytes()).hexdigest() != version.checkpoint_sha256:
+            raise CheckpointError(f"{version.checkpoint_uri} is not what the catalog says: its sha256 is another")
+        named = str(base or version.base_name)
+        folder = bundled_bases().get(named) or (cache.fetch(named) if base else None)
+        if folder is None:
+            raise BaseError(f"{version} needs base {named}, which is not bundled: say where it is by base=")
+        return cls.from_files(folder, checkpoint, device=device)
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move everything to a device; returns itself."""
+        self.base = self.base.on(str(device))
+        alone = self.style.style_id == "none"
+        self.style = self._at_strength = no_style(self.base) if alone else style_on(self.style, self.base.device)
+        return self
+
+    def save(self, path: str | Path) -> None:
+        """Write the style's file, for :meth:`from_files`.
+
+        Raises:
+            ValueError: there is no style.
+        """
+        if self.style.style_id == "none":
+            raise ValueError("the base alone has no style to save")
+        Path(path).write_bytes(dump_style(self.style.header, self.style.unet, self.style.spn, self.style.z_style))
+
+    @overload
+    def __call__(self, images: Image.Image, *, text: str | None = None, **options: Any) -> Image.Image: ...
+    @overload
+    def __call__(
+        self, images: Sequence[Image.Image], *, text: str | None = None, **options: Any
+    ) -> list[Image.Image]: ...
+    def __call__(
+        self,
+        images: Image.Image | Sequence[Image.Image],
+        *,
+        text: str | None = None,
+        fit: FitMode = "crop",
+        framing: Framing = "square",
+        batch_size: int = 8,
+        seed: int = 0,
+        generator: torch.Generator | None = None,
+        callback: Progress | None = None,
+        **settings: Any,
+    ) -> Any:
+        """The picture, or the list of pictures, in the style; of any size and mode, turned upright.
+
+        Args:
+            text: a prompt that the pictures are changed by first, such as "smiling".
+            fit: how a square is cut: "crop" or "pad".
+            framing: "square": the base's size; "original": scaled back to the region it was cut from, with "pad" the
+                whole picture in its own size.
+            seed, generator: of what is drawn. DDIM draws nothing, so that equal pictures give equal results.
+            callback: told of progress.
+            settings: any field of StylizeConfig or TextConfig, such as ``lambda_spn=0.1`` or ``text_strength=2``.
+
+        Raises:
+            TypeError: no PIL images, or unknown settings.
+            ValueError: a setting that cannot be, or a prompt that the base's CLIP cannot follow.
+            ImageRejected: a picture that cannot be used.
+        """
+        listed = [images] if isinstance(images, Image.Image) else list(images)
+        if not all(isinstance(image, Image.Image) for image in listed):
+            raise TypeError("give a PIL image or a list of them")
+        config, text_config = _configs(settings, generator.initial_seed() if generator else seed)
+        if not listed:
+            return []
+        squares, transforms = _squares(listed, self.base.image_size, fit)
+        tell = callback or (lambda stage, done, total: None)
+        results: list[Image.Image] = []
+        for batch in squares.split(batch_size):
+            pictures = self._pictures(batch.to(self.base.device), text, config, text_config, tell)
+            results += [to_image(picture) for picture in pictures]
+        if framing == "original":
+            results = [unfit(result, transform) for result, transform in zip(results, transforms, strict=True)]
+        return results[0] if isinstance(images, Image.Image) else results
+
+    def _pictures(
+        self,
+        images: Tensor,
+        text: str | None,
+        config: StylizeConfig,
+        text_config: TextConfig,
+        callback: Progress | None,
+    ) -> Tensor:
+        """[B, 3, S, S] in [-1, 1] → the same in the style."""
+        tell = callback or (lambda stage, done, total: None)
+        if self.style.style_id == "none":
+            config = without_style(config)
+        if text is not None:
+            config = text_config.deepened(config)
+        style = self._style(config.weight_strength)
+        encoding = encoding_for(style, config)
+        content = encode(self.base, images, encoding)
+        tell("encode", 1, 1)
+        if text is not None:
+            (content,) = edit(self.base, content, [text], text_config, encoding, lambda n, of: tell("text", n, of))
+        pictures = stylize(style, content, config)
+        tell("stylize", 1, 1)
+        return pictures
+
+    def _style(self, strength: float) -> Style:
+        """The style with its weights at ``strength``; the last one is kept."""
+        if self._at_strength.strength != strength:
+            self._at_strength = at_strength(self.style, self.base, strength)
+        return self._at_strength
+
+
+def train_style(
+    image: Image.Image,
+    base: str | Path | Base = "mini64",
+    *,
+    style_id: str = "my-style",
+    preset: Preset = "official",
+    photo: Image.Image | None = None,
+    device: str = "cpu",
+    callback: Callable[[int, int, dict[str, float]], None] | None = None,
+    **train: Any,
+) -> StylePipeline:
+    """Learn one picture's style; the pipeline of it, whose :meth:`StylePipeline.save` keeps the style.
+
+    Args:
+        base: bundled name, folder, or a loaded base.
+        photo: a photographic counterpart of the picture; None: found by the base's photo prior.
+        callback: told (iterations done, iterations in all, losses).
+        train: any field of TrainConfig, such as ``iterations=100``.
+
+    Raises:
+        BaseError: the base cannot be read or lacks a part.
+        ValueError: a setting that cannot be.
+    """
+    loaded = base if isinstance(base, Base) else load_base(_base_folder(base), device)
+    config = train_config(preset, loaded.spec.train_defaults, train)
+    square, _ = _squares([image], loaded.image_size, "crop")
+    counterpart = None if photo is None else _squares([photo], loaded.image_size, "crop")[0]
+    training = StyleTraining(loaded, square, config, photo=counterpart)
+    for losses in training.run():
+        if callback:
+            callback(training.iterations_done, config.iterations, losses)
+    return StylePipeline(loaded, training.style(style_id, preset))
+
+
+def _squares(images: Sequence[Image.Image], size: int, mode: FitMode) -> tuple[Tensor, list[FitTransform]]:
+    """[B, 3, S, S] in [-1, 1], and how each square was cut."""
+    fitted = [fit(upright_rgb(image), size, mode) for image in images]
+    return torch.stack([to_tensor(square) for square, _ in fitted]), [cut for _, cut in fitted]
+
+
+def _configs(settings: dict[str, Any], seed: int) -> tuple[StylizeConfig, TextConfig]:
+    ours = {name: value for name, value in settings.items() if name in StylizeConfig.model_fields}
+    texts = {name: value for name, value in settings.items() if name in TextConfig.model_fields}
+    if unknown := settings.keys() - ours.keys() - texts.keys():
+        known = sorted({*StylizeConfig.model_fields, *TextConfig.model_fields})
+        raise TypeError(f"unknown settings {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    return StylizeConfig(**ours, seed=seed), TextConfig(**texts)
+
+
+def _base_folder(name: str | Path) -> Path:
+    return bundled_bases().get(str(name)) or Path(name)
+
+
+def _installed(module: str) -> Any:
+    """A module of the project's other packages, which this one does without until it is asked for a catalog."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"{module} cannot be imported ({error}): a catalog needs the whole of osasis-on-ray installed; "
+            "StylePipeline.from_files does without"
+        ) from error
