@@ -45,6 +45,7 @@ class RunRecord(BaseModel):
     seconds: float | None = None
     timings: dict[str, float] = Field(default_factory=dict)
     counts: dict[str, int] = Field(default_factory=dict)
+    metrics: dict[str, float] = Field(default_factory=dict)
     outcome: Outcome = "running"
     error: str | None = None
 

@@ -15,7 +15,7 @@ from torchvision.utils import make_grid
 
 from cluster.cli import ConfigError, ExitCode, JobFlags, Problem, parse_flags, run_job
 from cluster.run_record import run_record
-from cluster.storage import Storage
+from cluster.storage import NotFound, Storage
 from jobs.bases import open_base
 from jobs.pretraining.tables import Row, list_images, read_table
 from osasis.base import Base
@@ -24,7 +24,8 @@ from osasis.errors import BaseError, ImageRejected, OsasisError
 from osasis.image import decode_image, encode_png, fit, to_image
 from osasis.pretrain.clip import evaluate
 from osasis.pretrain.distortions import mean_squares, two_alternative
-from osasis.pretrain.measures import frechet_distance, photo_prior_samples, psnr, round_trips
+from osasis.pretrain.measures import frechet_distance, psnr, round_trips
+from osasis.pretrain.samples import photo_prior_samples
 from osasis.seeding import generator
 
 console = Console(highlight=False, soft_wrap=True)
@@ -114,7 +115,7 @@ def _read(storage: Storage, rows: list[Row], size: int) -> tuple[list[Row], np.n
         try:
             squares.append(np.asarray(fit(decode_image(storage.read_bytes(row["file"])), size)[0]))
             kept.append(row)
-        except ImageRejected as error:
+        except (ImageRejected, NotFound) as error:
             console.print(f"[yellow]left out[/yellow] {row['file']}: {error}")
     if len(kept) < 2:
         raise OsasisError(f"{storage} has fewer than two usable images")
@@ -175,7 +176,7 @@ def _photo_prior(
 ) -> dict[str, float]:
     """Pictures of the photo prior; nothing is measured on so few."""
     if flags.prior_samples:
-        pictures = photo_prior_samples(base, flags.prior_samples, generator(flags.seed, "photo prior"))
+        pictures = photo_prior_samples(base.photo_prior, flags.prior_samples, generator(flags.seed, "photo prior"))
         _write_grid(out, "photo_prior.png", pictures, 8)
     return {}
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from osasis.base import Base
 from osasis.diffusion import Schedule, constant_betas, ddim_decode, ddim_encode, ddim_timesteps, last
+from osasis.latent_prior import LatentPrior
 from osasis.seeding import generator
 
 
@@ -31,15 +32,20 @@ class Content:
 @torch.no_grad()
 def sample_latent(base: Base, noise: Tensor, steps: int = 200) -> Tensor:
     """A normalized latent from the latent prior by DDIM. ``noise`` [B, D] → [B, D]."""
-    prior = base.latent_prior[0]
-    schedule = Schedule.spaced(constant_betas(prior.config.beta), ddim_timesteps(steps))
-    return last((z for z, _ in ddim_decode(noise, prior, schedule, clamp=False)), noise)
+    return latent_trajectory_end(base.latent_prior[0], noise, steps)
 
 
 def sample_z(base: Base, noise: Tensor, steps: int = 200) -> Tensor:
     """z_sem from the latent prior. ``noise`` [B, D] → [B, D]."""
     _, mean, std = base.latent_prior
     return sample_latent(base, noise, steps) * std + mean
+
+
+@torch.no_grad()
+def latent_trajectory_end(prior: LatentPrior, noise: Tensor, steps: int = 200) -> Tensor:
+    """:func:`sample_latent` of a prior that is in no base yet."""
+    schedule = Schedule.spaced(constant_betas(prior.config.beta), ddim_timesteps(steps))
+    return last((z for z, _ in ddim_decode(noise, prior, schedule, clamp=False)), noise)
 
 
 @torch.no_grad()

@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -30,6 +32,29 @@ def kill_job_when(job: str, *flags: object, condition: Callable[[], bool], timeo
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+
+
+def kill_child_when(job: str, *flags: object, child: str, condition: Callable[[], bool], timeout: float = 240) -> str:
+    """Start a job, SIGKILL its process named ``child`` as soon as ``condition`` holds, and let the job go on.
+
+    Returns its output; fails unless it exits with 0.
+    """
+    process = subprocess.Popen(_command(job, flags), **_options(None), start_new_session=True)
+    deadline = time.monotonic() + timeout
+    try:
+        while not condition():
+            assert process.poll() is None, f"the job ended before it could be hurt:\n{process.communicate()[0]}"
+            assert time.monotonic() < deadline, "the moment to kill never came"
+            time.sleep(0.02)  # the interval of polling, not a wait for an effect
+        (victim,) = [p for p in psutil.Process(process.pid).children(recursive=True) if child in p.name()]
+        victim.kill()
+        output = process.communicate(timeout=timeout)[0]
+        assert process.returncode == 0, output
+        return output
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
 
 def _command(job: str, flags: tuple[object, ...]) -> list[str]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from osasis.clip import FIRST_WORD, PAD, UNKNOWN, ClipEncoder
 from osasis.pretrain import captions, paint
 from osasis.pretrain.captions import Row
-from osasis.pretrain.crops import CropSampler
+from osasis.pretrain.crops import Augmentation, CropSampler, JoinedImages
 from osasis.pretrain.trainer import PretrainConfig, Trainer, Wrap
 
 _LARGEST_SCALE = float(np.log(100))
@@ -33,6 +33,9 @@ class ClipTrainConfig(PretrainConfig):
     )
     color_jitter: float = Field(0.1, ge=0, lt=1, description="Spread of brightness and contrast; a third per channel.")
     word_dropout: float = Field(0.05, ge=0, lt=1, description="Share of words read as unknown, which trains that word.")
+    most_images: int = Field(
+        20_000, gt=0, description="Images used at most; they and their restyled versions are kept in memory."
+    )
     balance: float = Field(0.5, ge=0, le=1, description="0: images as they come; 1: rare labels drawn as often.")
 
 
@@ -69,7 +72,7 @@ class ClipTrainer(Trainer):
     """Trains a CLIP on labelled portraits.
 
     Args:
-        images: uint8 [N, H, H, 3], H at least the network's image size; room above it allows shifts.
+        images: uint8 [N, H, H, 3], H at least the network's image size; kept in memory, painted ones too.
         rows: their N rows of labels.
 
     Raises:
@@ -86,6 +89,7 @@ class ClipTrainer(Trainer):
         config: ClipTrainConfig,
         device: str = "cpu",
         wrap: Wrap = lambda m: m,
+        augment: Augmentation | None = None,
     ) -> None:
         if len(images) != len(rows):
             raise ValueError(f"{len(images)} images, but {len(rows)} rows of labels")
@@ -96,28 +100,43 @@ class ClipTrainer(Trainer):
         self.optimizer = torch.optim.AdamW([decayed, others], lr=config.learning_rate, weight_decay=config.weight_decay)
         self.rows = rows
         painted, self.styles = paint.paint_all(images, config.variants, config.seed)
-        self.crops = CropSampler(np.concatenate([images, painted]), network.image_size, _scales(images, network))
+        light = (augment or Augmentation()).model_copy(update={"colour": config.color_jitter})
+        self.crops = CropSampler(JoinedImages([images, painted]), network.image_size, light)
         self.weights = rarity(rows).pow(config.balance)
         self.tokenize = network.tokenize
         # CLIP's own byte pairs have no unknown word to train.
         self.word_dropout = config.word_dropout if network.config.vocab else 0.0
 
-    def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, ...]:
-        c, total = self.config, len(self.rows)
+    def draw(self, step: int, places: range) -> tuple[Tensor, ...]:
+        index, contrasts = self._batch_plan(step)
+        images, tokens, labels = [], [], []
+        for place in places:
+            rng = self.rng(step, place)
+            row, media, colors = self._shown(index[place])
+            words = random.Random(int(torch.randint(2**62, (), generator=rng)))
+            images.append(self.crops.view(index[place], rng))
+            tokens.append(self._with_dropped_words(captions.caption(row, words, media, colors), rng))
+            labels.append([captions.contrasted(row, a, colors) for a in captions.CONTRASTED])
+        batch = torch.stack(images).contiguous(memory_format=torch.channels_last)
+        return batch, torch.cat(tokens), contrasts, torch.tensor(labels)
+
+    def _batch_plan(self, step: int) -> tuple[list[int], Tensor]:
+        """What all workers must agree on: the batch's pictures, without repeats where the set allows, and contrasts."""
+        c, total, rng = self.config, len(self.rows), self.rng(step, "batch")
+        count = c.batch_size
         chosen = torch.multinomial(self.weights, count, replacement=total < count, generator=rng)
         restyled = torch.rand(count, generator=rng) < c.restyled * (c.variants > 0)
         variant = torch.randint(max(1, c.variants), (count,), generator=rng)
-        index = chosen + restyled * (variant + 1) * total
-        words = random.Random(int(torch.randint(2**62, (1,), generator=rng)))
-        shown = [self._shown(i) for i in index.tolist()]
-        tokens = self.tokenize([captions.caption(row, words, media, colors) for row, media, colors in shown])
+        words = random.Random(int(torch.randint(2**62, (), generator=rng)))
+        contrasts = self.tokenize([text for a in captions.CONTRASTED for text in captions.contrasts(a, words)])
+        return (chosen + restyled * (variant + 1) * total).tolist(), contrasts
+
+    def _with_dropped_words(self, caption: str, rng: torch.Generator) -> Tensor:
+        """Token ids [1, L]; some words are read as the unknown one."""
+        tokens = self.tokenize([caption])
         dropped = torch.rand(tokens.shape, generator=rng) < self.word_dropout
         edges = (tokens == PAD) | (tokens >= tokens.max() - 1)  # start and end of text have the two largest ids
-        tokens = torch.where(dropped & ~edges & (tokens >= FIRST_WORD), UNKNOWN, tokens)
-        contrasts = self.tokenize([text for a in captions.CONTRASTED for text in captions.contrasts(a, words)])
-        labels = [[captions.contrasted(row, a, colors) for a in captions.CONTRASTED] for row, _, colors in shown]
-        images = jitter(self.crops.batch(index, rng), c.color_jitter, rng)
-        return images.contiguous(memory_format=torch.channels_last), tokens, contrasts, torch.tensor(labels)
+        return torch.where(dropped & ~edges & (tokens >= FIRST_WORD), UNKNOWN, tokens)
 
     def _shown(self, index: int) -> tuple[Row, tuple[str, ...], bool]:
         """What picture ``index`` shows: its labels, words for its medium, whether it has its colours."""
@@ -150,19 +169,6 @@ def rarity(rows: Sequence[Row]) -> Tensor:
             if value := row.get(attribute, ""):
                 weights[i] = max(weights[i].item(), min(25.0, len(rows) / counts[value]))
     return weights
-
-
-def jitter(images: Tensor, spread: float, rng: torch.Generator) -> Tensor:
-    """Brightness and contrast of each image [B, 3, S, S], and a third as much of each channel."""
-    b = len(images)
-    gain, shift = 1 + spread * (2 * torch.rand(2, b, 1, 1, 1, generator=rng) - 1)
-    tone = spread / 3 * (2 * torch.rand(b, 3, 1, 1, generator=rng) - 1)
-    return (images * gain + (shift - 1) + tone).clamp(-1, 1)
-
-
-def _scales(images: np.ndarray, network: ClipEncoder) -> tuple[float, ...]:
-    room = images.shape[1] / network.image_size
-    return (1.0, room) if room > 1 else (1.0,)
 
 
 ZERO_SHOT: dict[str, tuple[str, tuple[tuple[str, ...], ...]]] = {

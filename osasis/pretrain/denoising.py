@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from osasis.diffae import DiffAE
 from osasis.diffusion import T, linear_betas
-from osasis.pretrain.crops import CropSampler
+from osasis.pretrain.crops import Augmentation, CropSampler, ImageSet
 from osasis.pretrain.trainer import PretrainConfig, Trainer, Wrap
 from osasis.unet import UNet
 
@@ -17,12 +17,12 @@ class DenoisingLoss(nn.Module):
     alpha_bar: Tensor
     weight: Tensor
 
-    def __init__(self, network: DiffAE | UNet, noisy_weight: float = 1.0) -> None:
+    def __init__(self, network: DiffAE | UNet, noisy_weight: float = 1.0, p2_gamma: float = 0.0) -> None:
         super().__init__()
         self.network = network
         alpha_bar = (1 - linear_betas()).cumprod(0).float()
         self.register_buffer("alpha_bar", alpha_bar, persistent=False)
-        weight = ((1 - alpha_bar) / alpha_bar).clamp(1, noisy_weight)
+        weight = ((1 - alpha_bar) / alpha_bar).clamp(1, noisy_weight) * (1 - alpha_bar) ** p2_gamma  # 1 / (1 + SNR)
         self.register_buffer("weight", weight / weight.mean(), persistent=False)
 
     def forward(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -84,24 +84,24 @@ class DenoisingTrainer(Trainer):
     def __init__(
         self,
         network: DiffAE | UNet,
-        images: np.ndarray,
+        images: ImageSet,
         config: PretrainConfig,
         device: str = "cpu",
         wrap: Wrap = lambda m: m,
+        augment: Augmentation | None = None,
     ) -> None:
-        super().__init__(DenoisingLoss(network, config.noisy_weight), config, device, wrap)
+        super().__init__(DenoisingLoss(network, config.noisy_weight, config.p2_gamma), config, device, wrap)
         unet = network.unet if isinstance(network, DiffAE) else network
-        self.crops = CropSampler(images, unet.config.image_size)
+        self.crops = CropSampler(images, unet.config.image_size, augment)
 
-    def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, ...]:
-        x0 = self.crops.batch(torch.randint(len(self.crops), (count,), generator=rng), rng)
-        noise = torch.randn(x0.shape, generator=rng)
-        t = torch.randint(T, (count,), generator=rng)
-        return (
-            x0.contiguous(memory_format=torch.channels_last),
-            noise.contiguous(memory_format=torch.channels_last),
-            t,
-        )
+    def draw(self, step: int, places: range) -> tuple[Tensor, ...]:
+        drawn = []
+        for rng in (self.rng(step, place) for place in places):
+            view = self.crops.view(int(torch.randint(len(self.crops), (), generator=rng)), rng)
+            drawn.append((view, torch.randn(view.shape, generator=rng), torch.randint(T, (), generator=rng)))
+        x0, noise, t = (torch.stack(parts) for parts in zip(*drawn, strict=True))
+        x0, noise = (x.contiguous(memory_format=torch.channels_last) for x in (x0, noise))
+        return x0, noise, t
 
     @property
     def averaged(self) -> DiffAE | UNet:

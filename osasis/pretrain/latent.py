@@ -40,9 +40,13 @@ class LatentTrainer(Trainer):
         self.mean, self.std = z.mean(0), z.std(0).clamp_min(1e-6)
         self.z = (z - self.mean) / self.std
 
-    def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, ...]:
-        z = self.z[torch.randint(len(self.z), (count,), generator=rng)]
-        return z, torch.randn(z.shape, generator=rng), torch.randint(T, (count,), generator=rng)
+    def draw(self, step: int, places: range) -> tuple[Tensor, ...]:
+        drawn = []
+        for rng in (self.rng(step, place) for place in places):
+            z = self.z[int(torch.randint(len(self.z), (), generator=rng))]
+            drawn.append((z, torch.randn(z.shape, generator=rng), torch.randint(T, (), generator=rng)))
+        z, noise, t = (torch.stack(parts) for parts in zip(*drawn, strict=True))
+        return z, noise, t
 
     @property
     def averaged(self) -> LatentPrior:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from osasis.base import Base
-from osasis.diffusion import Schedule, ddim_decode, ddim_encode, ddpm_step, even_timesteps, last, linear_betas
+from osasis.diffusion import Schedule, ddim_decode, ddim_encode, last
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
@@ -48,21 +48,6 @@ def round_trips(
     if full:
         ends["full"] = decoded(codes[-1], fine, len(fine))
     return ends | {"z": decoded(noise, coarse, len(coarse))}
-
-
-@torch.no_grad()
-def photo_prior_samples(base: Base, count: int, rng: torch.Generator, steps: int = 50) -> Tensor:
-    """Pictures drawn by the photo prior from noise alone, by DDPM: [count, 3, S, S] in [-1, 1]."""
-    prior = base.photo_prior
-    schedule = Schedule.spaced(linear_betas(), even_timesteps(steps))
-
-    def noise() -> Tensor:
-        return torch.randn(count, 3, base.image_size, base.image_size, generator=rng).to(base.device)
-
-    x = noise()
-    for i in reversed(range(steps)):
-        x = ddpm_step(x, prior(x, schedule.t(i, count, x.device)), schedule, i, noise())
-    return x.clamp(-1, 1)
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:

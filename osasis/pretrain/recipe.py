@@ -1,8 +1,8 @@
 """Recipes: everything that makes a base from images, by name."""
 
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from osasis.clip import FIRST_WORD, ClipConfig, ClipTextConfig, ClipVisionConfig
 from osasis.encoder import EncoderConfig
@@ -10,6 +10,7 @@ from osasis.latent_prior import LatentPriorConfig
 from osasis.perceptual import PerceptualConfig
 from osasis.pretrain import captions, paint
 from osasis.pretrain.clip import ClipTrainConfig
+from osasis.pretrain.crops import Augmentation
 from osasis.pretrain.trainer import PretrainConfig
 from osasis.unet import UNetConfig
 
@@ -19,8 +20,9 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    image_size: int
+    image_size: int = Field(gt=0)
     decode_size: int = Field(description="Side at which images are kept for random crops, pixels.")
+    augment: Augmentation = Augmentation()
     unet: UNetConfig
     encoder: EncoderConfig
     latent_prior: LatentPriorConfig
@@ -36,6 +38,23 @@ class Recipe(BaseModel):
     bank_size: int = Field(64, gt=0, description="Content photographs encoded into the bundle.")
     bank_encode_steps: int = 50
     bank_t0_ratio: float = Field(0.5, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> Self:
+        for name in ("unet", "encoder", "photo_prior"):
+            if (size := getattr(self, name).image_size) != self.image_size:
+                raise ValueError(f"{name}.image_size is {size}, image_size {self.image_size}: they must be equal")
+        if self.image_size % 2 ** (len(self.unet.channel_mult) - 1):
+            raise ValueError(f"image_size {self.image_size} cannot be halved for {len(self.unet.channel_mult)} levels")
+        if not self.unet.cond_channels == self.encoder.out_channels == self.latent_prior.channels:
+            raise ValueError("unet.cond_channels, encoder.out_channels and latent_prior.channels must be equal")
+        if self.photo_prior.cond_channels is not None or not self.photo_prior.learn_sigma:
+            raise ValueError("photo_prior must be unconditional and learn its variance (learn_sigma: true)")
+        if self.decode_size < self.image_size:
+            raise ValueError(f"decode_size {self.decode_size} is below image_size {self.image_size}")
+        if any(level >= len(self.unet.channel_mult) for level in self.style_levels):
+            raise ValueError(f"style_levels {self.style_levels} of a UNet of {len(self.unet.channel_mult)} levels")
+        return self
 
 
 def _mini64() -> Recipe:
@@ -95,5 +114,45 @@ def _mini64() -> Recipe:
     )
 
 
-RECIPES = {"mini64": _mini64}
+def _ffhq256() -> Recipe:
+    """The paper's sizes: 138.3 M parameters in the UNet, 30.2 M in the encoder, 54.1 M in the latent prior.
+
+    The training settings are a starting point in the manner of DiffAE and P2: 90 million images for the DiffAE; nobody
+    has run them to the end here. The CLIP is better imported: a ViT-B/32 wants more captions than a domain has.
+    """
+    mult = (1, 1, 2, 2, 4, 4)
+    constant: dict[str, Any] = {"learning_rate": 1e-4, "decay": "constant", "warmup_steps": 0, "ema": 0.9999}
+    unet = UNetConfig(
+        image_size=256, model_channels=128, channel_mult=mult, num_res_blocks=2, emb_channels=512, cond_channels=512
+    )
+    return Recipe(
+        image_size=256,
+        decode_size=288,
+        augment=Augmentation(zoom=0.0, shift=0.0),  # FFHQ is aligned: the face's place is part of what is learned
+        unet=unet,
+        encoder=EncoderConfig(
+            image_size=256, model_channels=128, channel_mult=(*mult, 4), num_res_blocks=2, out_channels=512
+        ),
+        latent_prior=LatentPriorConfig(channels=512, hidden=2048, num_layers=10),
+        photo_prior=UNetConfig(
+            image_size=256,
+            model_channels=128,
+            channel_mult=mult,
+            num_res_blocks=1,
+            emb_channels=512,
+            head_channels=64,
+            learn_sigma=True,
+            dropout=0.0,
+        ),
+        clip=ClipConfig(name="ViT-B-32-quickgelu"),
+        perceptual=PerceptualConfig(kind="lpips", net="vgg"),
+        style_levels=(0, 1, 2, 3),
+        diffae_training=PretrainConfig(steps=1_400_000, batch_size=64, loaders=8, **constant),
+        latent_training=PretrainConfig(steps=100_000, batch_size=256, bf16=False, **constant),
+        photo_training=PretrainConfig(steps=500_000, batch_size=8, loaders=8, p2_gamma=1.0, **constant),
+        clip_training=ClipTrainConfig(steps=30_000, batch_size=256, learning_rate=5e-4, weight_decay=0.2, variants=7),
+    )
+
+
+RECIPES = {"mini64": _mini64, "ffhq256": _ffhq256}
 """Name → maker of a recipe."""

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from osasis.errors import NotFinite
-from osasis.seeding import generator
+from osasis.seeding import generator, stable_seed
 
 Wrap = Callable[[nn.Module], nn.Module]
 """Wraps the loss module for data-parallel training (DistributedDataParallel), or returns it as it is."""
@@ -38,9 +39,30 @@ class PretrainConfig(BaseModel):
         description="Largest weight of a noise level: 1/SNR, kept between 1 and this. 1: the release's loss. More"
         " teaches layout and colour, which a small network learns late: they are decided where noise hides all else.",
     )
+    p2_gamma: float = Field(
+        0.0,
+        ge=0,
+        description="P2 weighting (Choi et al. 2022): levels weigh (1 + SNR)^-gamma, so that little is spent on"
+        " noise that nobody sees. 0: none; 1: as the official photo prior.",
+    )
     clip_gradient: float = Field(1.0, gt=0, description="Largest gradient norm.")
     bf16: bool = Field(True, description="bf16 autocast; weights and losses stay float32.")
+    loaders: int = Field(0, ge=0, description="Threads that draw coming batches meanwhile; 0: drawn when needed.")
     seed: int = 0
+
+    def share(self, world: int) -> int:
+        """Images of one worker's micro-batch.
+
+        Raises:
+            ValueError: the batch cannot be split evenly.
+        """
+        share, rest = divmod(self.batch_size, world * self.accumulate)
+        if rest or not share:
+            raise ValueError(
+                f"batch_size {self.batch_size} cannot be split evenly over {world} workers × {self.accumulate} "
+                "micro-batches; make it a multiple"
+            )
+        return share
 
     def rate_at(self, step: int) -> float:
         """Learning rate of step ``step`` (0-based)."""
@@ -59,8 +81,9 @@ class PretrainConfig(BaseModel):
 class Trainer:
     """One part of a base in training.
 
-    Subclasses give :meth:`draw`, the batch of a micro-step as a pure function of its generator, and a module whose
-    forward turns that batch into a loss. A run resumed from :meth:`state_dict` continues bit for bit on the CPU.
+    Subclasses give :meth:`draw`, some images of a step's batch as a pure function of their places in it, and a module
+    whose forward turns them into a loss. So any number of workers and micro-batches sees the same batch, and a run
+    resumed from :meth:`state_dict` continues bit for bit on the CPU.
     """
 
     def __init__(
@@ -77,21 +100,28 @@ class Trainer:
             self.module.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
         self.next_step = 0
+        self._pool: ThreadPoolExecutor | None = None
+        self._ahead: dict[tuple[int, int], Future[tuple[Tensor, ...]]] = {}
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
         """Begin with these weights of the network instead of random ones; moments and step count start anew."""
         for copy_of in (self.module, self.ema):
             copy_of.network.load_state_dict(weights)  # type: ignore[union-attr]
 
-    def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, ...]:
-        """Inputs of the loss module for ``count`` images, drawn from ``rng``, on the CPU."""
+    def draw(self, step: int, places: range) -> tuple[Tensor, ...]:
+        """Inputs of the loss module for the images at ``places`` of the batch of ``step``, on the CPU."""
         raise NotImplementedError  # an interface, not a gap: each part draws its own batches
+
+    def rng(self, step: int, place: int | str) -> torch.Generator:
+        """The randomness of one place of one step's batch."""
+        return generator(self.config.seed, type(self).__name__, step, place)
 
     def step(self, rank: int = 0, world: int = 1) -> dict[str, float]:
         """One optimizer step; ``rank`` of ``world`` draws its share of the batch.
 
         Raises:
             NotFinite: loss or gradient is NaN or infinite; nothing was updated.
+            ValueError: the batch cannot be split evenly.
         """
         c = self.config
         rate = c.rate_at(self.next_step)
@@ -99,10 +129,9 @@ class Trainer:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         total = 0.0
-        count = max(1, c.batch_size // (world * c.accumulate))
         for micro in range(c.accumulate):
-            rng = generator(c.seed, type(self).__name__, self.next_step, rank, micro)
-            batch = [x.to(self.device, non_blocking=True) for x in self.draw(count, rng)]
+            batch = [x.to(self.device, non_blocking=True) for x in self._batch(micro, rank, world)]
+            torch.manual_seed(stable_seed(c.seed, "dropout", self.next_step, micro, rank))
             with self._synced(micro == c.accumulate - 1), self._autocast():
                 loss = self.loss_module(*batch) / c.accumulate
                 loss.backward()
@@ -114,6 +143,23 @@ class Trainer:
         self._average()
         self.next_step += 1
         return {"step": self.next_step, "loss": total, "gradient_norm": norm, "learning_rate": rate}
+
+    def _batch(self, micro: int, rank: int, world: int) -> tuple[Tensor, ...]:
+        c = self.config
+        if not c.loaders:
+            return self.draw(self.next_step, self._places(micro, rank, world))
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(c.loaders)
+        for ahead in range(2 * c.loaders + 1):  # twice as many as threads, so that none waits for us
+            step, later = divmod(self.next_step * c.accumulate + micro + ahead, c.accumulate)
+            if step < c.steps and (step, later) not in self._ahead:
+                self._ahead[step, later] = self._pool.submit(self.draw, step, self._places(later, rank, world))
+        return self._ahead.pop((self.next_step, micro)).result()
+
+    def _places(self, micro: int, rank: int, world: int) -> range:
+        share = self.config.share(world)
+        first = (micro * world + rank) * share
+        return range(first, first + share)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.bf16)
@@ -141,3 +187,4 @@ class Trainer:
         self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.next_step = state["next_step"]
+        self._ahead.clear()
