@@ -9,6 +9,7 @@ from pydantic import Field
 from ray.util import ActorPool
 from rich.console import Console
 
+from catalog.layout import FOLDER, folder_of
 from catalog.probes import PROBE_SET
 from catalog.schema import StyleVersion
 from catalog.store import StyleCatalog, UnknownStyle
@@ -111,7 +112,11 @@ def _make(
         ]
 
         def target(style: StyleVersion) -> Storage:
-            return catalog.storage.child("previews", str(style), f"{PROBE_SET}.png")
+            # Where gc finds it: with the checkpoint, or in a folder of its own if that stands elsewhere.
+            folder = folder_of(catalog.storage, style.checkpoint_uri)
+            return catalog.storage.child(
+                folder or f"{FOLDER}/{style.style_id}/previews-{style.version}", f"preview-{PROBE_SET}.png"
+            )
 
         pool: Any = ActorPool(makers)
         made = pool.map(lambda maker, style: maker.make.remote(style, target(style)), todo)

@@ -1,6 +1,7 @@
 """Previews made afterwards, for styles that came without."""
 
 import io
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ from PIL import Image
 
 import jobs.make_previews
 from catalog.filters import Condition
+from catalog.gc import collect
 from catalog.probes import PROBE_SET
-from catalog.store import StyleCatalog
+from catalog.store import StyleCatalog, UnknownStyle
 from cluster.cli import ConfigError, ExitCode
 from cluster.storage import Storage
 from tests.stylize_case import Case
@@ -62,3 +64,17 @@ def test_it_must_be_clear_which_base_is_meant(case: Case, monkeypatch: pytest.Mo
     monkeypatch.setattr("sys.argv", [argument for argument in argv(case) if not argument.startswith("--base")])
     with pytest.raises(ConfigError, match="tiny"):
         jobs.make_previews.main()
+
+
+def test_a_preview_made_later_is_kept_and_freed_with_its_style(case: Case) -> None:
+    catalog = StyleCatalog.open(case.root)
+    names = [f"checkpoints/style-{i}/previews-1/preview-{PROBE_SET}.png" for i in range(2)]
+    for i, name in enumerate(names):
+        case.root.write_bytes(name, b"picture")
+        catalog.set_preview(f"style-{i}@1", case.root.child_uri(name), PROBE_SET)
+    catalog.delete("style-0@1")
+    with pytest.raises(UnknownStyle, match="deleted"):
+        catalog.set_preview("style-0@1", "elsewhere.png", PROBE_SET)
+    report = collect(catalog, timedelta(0), now=datetime.now(UTC) + timedelta(days=40))
+    assert report.versions == ["style-0@1"]
+    assert [case.root.exists(name) for name in names] == [False, True]
