@@ -84,12 +84,22 @@ def _cost(module: nn.Module, batch: tuple[Tensor, ...]) -> Cost:
 def matmul_rate(device: str, dtype: torch.dtype, side: int = 1024, seconds: float = 0.5) -> float:
     """FLOPs per second of square matrix products on this machine, with the threads that torch uses now."""
     a = torch.randn(side, side, device=device).to(dtype)
-    wait: Callable[[], None] = torch.cuda.synchronize if a.is_cuda else lambda: None
     a @ a
-    wait()
-    count, start = 0, time.perf_counter()
-    while (spent := time.perf_counter() - start) < seconds:
-        a @ a
-        wait()
+    count, spent = 0, 0.0
+    while spent < seconds:
+        spent += timed(lambda: a @ a, device)
         count += 1
     return 2 * side**3 * count / spent
+
+
+def timed(work: Callable[[], object], device: str) -> float:
+    """Seconds that ``work`` takes: on a CPU those of each thread, so that other processes do not count."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        work()
+        torch.cuda.synchronize()
+        return time.perf_counter() - start
+    start = time.process_time()
+    work()
+    return (time.process_time() - start) / torch.get_num_threads()
