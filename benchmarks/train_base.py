@@ -1,6 +1,6 @@
 """Images per second of pretraining: against the floor, and against the plain path, in one run.
 
-``python benchmarks/train_base.py`` trains the recipe's DiffAE for some steps per path, the paths in turn. The floor is the
+``python benchmarks/train_base.py`` trains the recipe's DiffAE for some steps per path, the paths in turn. The floor is
 FLOPs by the matrix rate of this machine, measured between the paths. On a CPU, time is processor time: other processes
 do not count.
 """

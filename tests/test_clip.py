@@ -13,7 +13,7 @@ from torch import nn
 
 from osasis.clip import FIRST_WORD, UNKNOWN, ClipConfig, ClipEncoder, ClipTextConfig, ClipVisionConfig
 from osasis.pretrain import captions
-from osasis.pretrain.clip import ClipTrainConfig, ClipTrainer, evaluate, rarity
+from osasis.pretrain.clip import ClipTrainConfig, ClipTrainer, evaluate, rarity, value_weights
 from osasis.pretrain.paint import STYLES
 
 VOCAB = captions.vocabulary(word for style in STYLES for word in style.words)
@@ -193,6 +193,21 @@ def test_rare_rows_weigh_more() -> None:
     weights = rarity(rows)
     assert weights[9] == 10
     torch.testing.assert_close(weights[:9], torch.full((9,), 10 / 9))
+
+
+def test_balanced_details_give_every_value_of_an_attribute_the_same_say() -> None:
+    rows = [{"beard": "none"}] * 9 + [{"beard": "beard"}]
+    sizes = [len(values) for values in captions.CONTRASTED.values()]
+    attributes = list(captions.CONTRASTED)
+    balanced = value_weights(rows, torch.ones(10), 1.0).split(sizes)[attributes.index("beard")]
+    beard, mustache, none = (captions.CONTRASTED["beard"].index(value) for value in ("beard", "mustache", "none"))
+    assert balanced[beard] * 1 == pytest.approx(balanced[none].item() * 9)
+    assert (balanced[beard] + 9 * balanced[none]).item() == pytest.approx(10)  # one on average over the images
+    assert balanced[mustache].isfinite()
+    assert torch.equal(value_weights(rows, torch.ones(10), 0.0), torch.ones(sum(sizes)))
+    # Drawn nine times as often, the rare value needs no further weight.
+    evened = value_weights(rows, torch.tensor([1.0] * 9 + [9.0]), 1.0).split(sizes)[attributes.index("beard")]
+    torch.testing.assert_close(evened[beard], evened[none])
 
 
 def test_images_without_labels_are_refused() -> None:

@@ -31,6 +31,9 @@ class ClipTrainConfig(PretrainConfig):
     details: float = Field(
         3.0, ge=0, description="Weight of telling captions apart that differ in one attribute alone."
     )
+    balance_details: float = Field(
+        0.0, ge=0, le=1, description="1: in telling captions apart, every value of an attribute counts as much."
+    )
     color_jitter: float = Field(0.1, ge=0, lt=1, description="Spread of brightness and contrast; a third per channel.")
     word_dropout: float = Field(0.05, ge=0, lt=1, description="Share of words read as unknown, which trains that word.")
     most_images: int = Field(
@@ -46,10 +49,15 @@ class ContrastiveLoss(nn.Module):
     things such as glasses are learned several times faster by it than from whole captions.
     """
 
-    def __init__(self, network: ClipEncoder, details: float) -> None:
+    class_weights: Tensor
+
+    def __init__(self, network: ClipEncoder, details: float, class_weights: Tensor | None = None) -> None:
+        """``class_weights``: [K], of the values of all attributes in order; none: equal ones."""
         super().__init__()
         self.network = network
         self.details = details
+        weights = torch.ones(sum(_SIZES)) if class_weights is None else class_weights
+        self.register_buffer("class_weights", weights, persistent=False)
 
     def forward(self, images: Tensor, tokens: Tensor, contrasts: Tensor, labels: Tensor) -> Tensor:
         """``images`` [B, 3, S, S] in [-1, 1]; ``tokens`` [B, L]; ``contrasts`` [K, L], K captions of all attributes
@@ -61,9 +69,10 @@ class ContrastiveLoss(nn.Module):
         image = self.network.encode_image(images).float()
         text, single = self.network.encode_tokens(torch.cat([tokens, contrasts])).float().tensor_split([len(tokens)])
         loss = whole(image, text, scale)
-        for logits, label in zip((scale * image @ single.T).split(_SIZES, dim=1), labels.T, strict=True):
-            known = (label >= 0).sum().clamp(min=1)
-            error = F.cross_entropy(logits, label, ignore_index=-1, reduction="sum") / known
+        attributes = (scale * image @ single.T).split(_SIZES, dim=1)
+        for logits, label, weight in zip(attributes, labels.T, self.class_weights.split(_SIZES), strict=True):
+            known = ((label >= 0) * weight[label]).sum().clamp(min=1e-6)
+            error = F.cross_entropy(logits, label, weight, ignore_index=-1, reduction="sum") / known
             loss = loss + self.details / len(_SIZES) * error
         return loss
 
@@ -93,7 +102,9 @@ class ClipTrainer(Trainer):
     ) -> None:
         if len(images) != len(rows):
             raise ValueError(f"{len(images)} images, but {len(rows)} rows of labels")
-        super().__init__(ContrastiveLoss(network, config.details), config, device, wrap)
+        chances = rarity(rows).pow(config.balance)
+        weights = value_weights(rows, chances, config.balance_details)
+        super().__init__(ContrastiveLoss(network, config.details, weights), config, device, wrap)
         # Decay would pull gains and biases of normalizations towards nothing: it is for matrices and kernels.
         decayed = {"params": [p for p in self.module.parameters() if p.ndim > 1]}
         others: dict[str, Any] = {"params": [p for p in self.module.parameters() if p.ndim <= 1], "weight_decay": 0.0}
@@ -102,7 +113,7 @@ class ClipTrainer(Trainer):
         painted, self.styles = paint.paint_all(images, config.variants, config.seed)
         light = (augment or Augmentation()).model_copy(update={"colour": config.color_jitter})
         self.crops = CropSampler(JoinedImages([images, painted]), network.image_size, light)
-        self.weights = rarity(rows).pow(config.balance)
+        self.weights = chances
         self.tokenize = network.tokenize
         # CLIP's own byte pairs have no unknown word to train.
         self.word_dropout = config.word_dropout if network.config.vocab else 0.0
@@ -169,6 +180,24 @@ def rarity(rows: Sequence[Row]) -> Tensor:
             if value := row.get(attribute, ""):
                 weights[i] = max(weights[i].item(), min(25.0, len(rows) / counts[value]))
     return weights
+
+
+def value_weights(rows: Sequence[Row], chances: Tensor, strength: float) -> Tensor:
+    """Weights of the contrasted values of all attributes in order: [K], one on average over drawn images.
+
+    A value that one image in fifteen has is otherwise ignored at little cost: "no beard" is nearly always right.
+
+    Args:
+        chances: [N], how often each row is drawn, in any unit.
+        strength: 0: equal weights; 1: every value of an attribute counts as much.
+    """
+    weights = []
+    for attribute, values in captions.CONTRASTED.items():
+        index = torch.tensor([captions.contrasted(row, attribute) for row in rows])
+        seen = torch.stack([chances[index == k].sum() for k in range(len(values))])
+        weight = (1 / seen.clamp_min(1e-3 * seen.max().clamp_min(1e-6))).pow(strength)
+        weights.append(weight * seen.sum().clamp_min(1e-6) / (weight * seen).sum().clamp_min(1e-6))
+    return torch.cat(weights)
 
 
 ZERO_SHOT: dict[str, tuple[str, tuple[tuple[str, ...], ...]]] = {
