@@ -1,16 +1,17 @@
 """Base bundles: the frozen networks that every style of a domain starts from.
 
-A bundle is a folder: ``base.json`` (:class:`BaseSpec`) and float16 safetensors, one file per part.
+A bundle is a folder: ``base.json`` (:class:`BaseSpec`) and safetensors, one file per part; float16, unless imported.
 """
 
 import hashlib
 import json
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -20,16 +21,20 @@ from osasis.diffae import DiffAE
 from osasis.encoder import EncoderConfig
 from osasis.errors import BaseError
 from osasis.latent_prior import LatentPrior, LatentPriorConfig
+from osasis.layers import absent
 from osasis.perceptual import PerceptualConfig, PerceptualDistance, build_perceptual
+from osasis.precision import Precision, computing, weights_dtype
 from osasis.unet import UNet, UNetConfig
-
-Part = Literal["diffae", "latent_prior", "photo_prior", "clip", "perceptual", "content_bank"]
 
 M = TypeVar("M", bound=nn.Module)
 C = TypeVar("C", bound=BaseModel)
 
 _BUNDLED = Path(__file__).parent / "bases"
 _SPEC = "base.json"
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]{0,62}$")]
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*\.safetensors$")]
 
 
 class Provenance(BaseModel):
@@ -57,26 +62,42 @@ class BaseSpec(BaseModel):
     photo_prior: UNetConfig | None = None
     clip: ClipConfig | None = None
     perceptual: PerceptualConfig | None = None
+    more_clip: dict[Name, ClipConfig] = Field(
+        {}, exclude_if=absent, description="Further CLIPs for the losses, by name."
+    )
+    more_perceptual: dict[Name, PerceptualConfig] = Field(
+        {}, exclude_if=absent, description="Further perceptual distances, by their network."
+    )
     style_levels: tuple[int, ...] = Field(description="UNet levels conditioned on z_style unless asked otherwise.")
     train_defaults: dict[str, Any] = Field({}, description="TrainConfig fields this base wants otherwise.")
     provenance: Provenance = Provenance()
-    files: dict[str, str] = Field({}, description="sha256 of every weights file.")
+    files: dict[FileName, str] = Field({}, description="sha256 of every weights file.")
 
 
 class Base:
-    """A loaded bundle: frozen networks on one device, in evaluation mode. Parts not in the bundle are None."""
+    """A loaded bundle: frozen networks on one device, in evaluation mode, computing in one precision."""
 
-    def __init__(self, spec: BaseSpec, fingerprint: str, tensors: dict[str, dict[str, Tensor]], device: str) -> None:
+    def __init__(
+        self,
+        spec: BaseSpec,
+        fingerprint: str,
+        tensors: dict[str, dict[str, Tensor]],
+        device: str,
+        precision: Precision = "float32",
+    ) -> None:
         self.spec = spec
         self.fingerprint = fingerprint
         self.device = torch.device(device)
+        self.precision = precision
+        self.dtype = weights_dtype(precision)
         self._tensors = tensors
         self.diffae: DiffAE = self._network(DiffAE(spec.unet, spec.encoder), "diffae")
         self.style_levels = spec.style_levels
+        self._clips: dict[str, ClipEncoder] = {}
 
     def on(self, device: str) -> "Base":
         """The same bundle on another device."""
-        return Base(self.spec, self.fingerprint, self._tensors, device)
+        return Base(self.spec, self.fingerprint, self._tensors, device, self.precision)
 
     @property
     def image_size(self) -> int:
@@ -87,7 +108,7 @@ class Base:
         """The latent prior with the mean and deviation [D] that de-normalize its samples."""
         config = self._require("latent_prior", self.spec.latent_prior)
         tensors = dict(self._tensors["latent_prior"])
-        mean, std = (tensors.pop(name).float().to(self.device) for name in ("conds_mean", "conds_std"))
+        mean, std = (tensors.pop(name).to(self.device, self.dtype) for name in ("conds_mean", "conds_std"))
         prior = LatentPrior(config)
         _load(prior, tensors, "latent_prior")
         return self._frozen(prior), mean, std
@@ -99,17 +120,32 @@ class Base:
 
     @cached_property
     def clip(self) -> ClipEncoder:
+        """The main CLIP."""
         return self._network(ClipEncoder(self._require("clip", self.spec.clip)), "clip")
+
+    def clips(self, names: Sequence[str] = ()) -> list[ClipEncoder]:
+        """CLIPs by name, "main" being the main one; without names that alone.
+
+        Raises:
+            BaseError: the bundle lacks one.
+        """
+        return [self.clip if name == "main" else self._more_clip(name) for name in names or ("main",)]
 
     @cached_property
     def perceptual(self) -> PerceptualDistance:
         """The distance that stands for LPIPS."""
-        if self.spec.perceptual is None:
-            raise BaseError(f"base {self.spec.name} has no perceptual backbone")
-        distance = build_perceptual(self.spec.perceptual, self.clip if self.spec.perceptual.kind == "clip" else None)
-        if "perceptual" in self._tensors:
-            _load(distance, self._tensors["perceptual"], "perceptual")
-        return self._frozen(distance)
+        return self._distance("perceptual", self.spec.perceptual)
+
+    def perceptual_of(self, net: str) -> PerceptualDistance:
+        """LPIPS with a network of the bundle, by its name.
+
+        Raises:
+            BaseError: the bundle lacks it.
+        """
+        main = self.spec.perceptual
+        if main is not None and main.kind == "lpips" and main.net == net:
+            return self.perceptual
+        return self._distance(f"perceptual-{net}", self.spec.more_perceptual.get(net))
 
     @property
     def bank_tensors(self) -> dict[str, Tensor]:
@@ -118,18 +154,32 @@ class Base:
 
     def eps(self, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
         """eps_A: the frozen UNet."""
-        return self.diffae.unet(x, t, z)
+        with computing(self.precision, self.device):
+            return self.diffae.unet(x, t, z).to(x.dtype)
 
-    def _network(self, network: M, part: Part) -> M:
+    def _more_clip(self, name: str) -> ClipEncoder:
+        if name not in self._clips:
+            part = f"clip-{name}"
+            self._clips[name] = self._network(ClipEncoder(self._require(part, self.spec.more_clip.get(name))), part)
+        return self._clips[name]
+
+    def _distance(self, part: str, config: PerceptualConfig | None) -> PerceptualDistance:
+        if config is None:
+            raise BaseError(f"base {self.spec.name} has no {part} backbone, which this work needs")
+        if config.kind == "clip":
+            return self._frozen(build_perceptual(config, self.clip))
+        return self._network(build_perceptual(config, None), part)
+
+    def _network(self, network: M, part: str) -> M:
         if part not in self._tensors:
             raise BaseError(f"base {self.spec.name} has no {part}")
         _load(network, self._tensors[part], part)
         return self._frozen(network)
 
     def _frozen(self, network: M) -> M:
-        return network.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
+        return network.eval().requires_grad_(False).to(self.device, self.dtype).to(memory_format=torch.channels_last)
 
-    def _require(self, part: Part, config: C | None) -> C:
+    def _require(self, part: str, config: C | None) -> C:
         if config is None or part not in self._tensors:
             raise BaseError(f"base {self.spec.name} has no {part}, which this work needs")
         return config
@@ -158,12 +208,14 @@ def load_spec(folder: Path) -> BaseSpec:
 def fingerprint(spec: BaseSpec) -> str:
     """Identity of a base: its networks' configurations and weights. 16 hex digits.
 
-    Names, notes, defaults and the content bank are left out: they change no style trained before.
+    Names, notes, defaults, the content bank and what a base has beyond its main CLIP and distance are left out: they
+    change no style trained before.
     """
     networks = spec.model_dump(
         mode="json", include={"image_size", "unet", "encoder", "latent_prior", "photo_prior", "clip", "perceptual"}
     )
-    weights = {name: digest for name, digest in spec.files.items() if not name.startswith("content_bank")}
+    without = ("content_bank", "clip-", "perceptual-")
+    weights = {name: digest for name, digest in spec.files.items() if not name.startswith(without)}
     return hashlib.sha256(json.dumps([networks, weights], sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -179,7 +231,7 @@ def clip_fingerprint(spec: BaseSpec) -> str | None:
     return hashlib.sha256(json.dumps([config, weights], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def load_base(folder: Path, device: str = "cpu", *, check: bool = True) -> Base:
+def load_base(folder: Path, device: str = "cpu", *, precision: Precision = "float32", check: bool = True) -> Base:
     """Load a bundle from a local folder; parts beyond the DiffAE are built on first use.
 
     Args:
@@ -200,7 +252,7 @@ def load_base(folder: Path, device: str = "cpu", *, check: bool = True) -> Base:
             raise BaseError(f"{folder}: {name} is missing") from None
         except SafetensorError as error:
             raise BaseError(f"{path}: {error}") from None
-    return Base(spec, fingerprint(spec), tensors, device)
+    return Base(spec, fingerprint(spec), tensors, device, precision)
 
 
 def load_clip(spec: BaseSpec, weights: Path) -> ClipEncoder:
@@ -218,8 +270,10 @@ def load_clip(spec: BaseSpec, weights: Path) -> ClipEncoder:
     return clip.eval().requires_grad_(False)
 
 
-def save_base(folder: Path, spec: BaseSpec, parts: dict[str, dict[str, Tensor]]) -> BaseSpec:
-    """Write ``parts`` in float16 and then ``base.json``; parts already in the folder and its spec are kept.
+def save_base(folder: Path, spec: BaseSpec, parts: dict[str, dict[str, Tensor]], *, exact: bool = False) -> BaseSpec:
+    """Write ``parts`` and then ``base.json``; parts already in the folder and its spec are kept.
+
+    Weights are rounded to float16, unless they have to stay ``exact``.
 
     Returns the spec with the sha256 of every file.
     """
@@ -227,8 +281,8 @@ def save_base(folder: Path, spec: BaseSpec, parts: dict[str, dict[str, Tensor]])
     files = dict(spec.files)
     for part, tensors in parts.items():
         path = folder / f"{part}.safetensors"
-        half = {k: v.half().contiguous() if v.is_floating_point() else v.contiguous() for k, v in tensors.items()}
-        save_file(half, path)
+        rounded = {k: v.half() if v.is_floating_point() and not exact else v for k, v in tensors.items()}
+        save_file({k: v.contiguous() for k, v in rounded.items()}, path)
         files[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     spec = spec.model_copy(update={"files": dict(sorted(files.items()))})
     temporary = folder / f".{_SPEC}.tmp"

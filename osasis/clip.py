@@ -125,6 +125,11 @@ class ClipEncoder(nn.Module):
         """[B, L] from :meth:`tokenize` → [B, E]."""
         return self.model.encode_text(tokens, normalize=True)
 
+    @property
+    def has_features(self) -> bool:
+        """Whether :meth:`features` can be asked for."""
+        return isinstance(self.model.visual, ModifiedResNet)
+
     def features(self, images: Tensor) -> list[Tensor]:
         """Feature maps [B, C, h, w] from fine to coarse: the stem before its pooling (H/2), then layers 1 to 3.
 

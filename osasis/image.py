@@ -29,7 +29,7 @@ PIXELS_CEILING = 178_956_970
 MIN_SIDE = 8
 """Shorter images hold no portrait."""
 
-FitMode = Literal["crop", "pad"]
+FitMode = Literal["crop", "pad", "squash"]
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -100,14 +100,17 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def fit(image: Image.Image, size: int, mode: FitMode = "crop") -> tuple[Image.Image, FitTransform]:
-    """Scale to ``size`` × ``size`` without squashing, antialiased.
+    """Scale to ``size`` × ``size``, antialiased.
 
     Args:
         mode: "crop" takes the largest centred square; "pad" keeps the whole picture, centred, and continues it beyond
-            its edges by reflection.
+            its edges by reflection; "squash" changes its proportions, pixel for pixel as the official release does.
     """
     width, height = image.size
-    if mode == "crop":
+    if mode == "squash":
+        box, target = (0, 0, width, height), (0, 0, size, size)
+        square = image.resize((size, size), Image.Resampling.BILINEAR)
+    elif mode == "crop":
         side = min(width, height)
         left, top = (width - side) // 2, (height - side) // 2
         box = (left, top, left + side, top + side)

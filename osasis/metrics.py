@@ -38,18 +38,19 @@ def structural_similarity(a: Tensor, b: Tensor, window: int = 8) -> Tensor:
 
 
 def style_distance(images: Tensor, reference: Tensor, base: Base) -> Tensor:
-    """Distance of style: first and second moments of the bundle's CLIP feature maps, and of colour.
+    """Distance of style: first and second moments of the bundle's feature maps (CLIP's or LPIPS's), and of colour.
 
     ``images`` [B, 3, S, S], ``reference`` [1, 3, S, S] in [-1, 1] → [B]; 0 for equal statistics. Moments forget where
     things are, so that another person in the same paint is near (Gatys et al. 2016; Huang and Belongie 2017).
     """
     total = torch.zeros(len(images), device=images.device)
-    maps = zip([images, *base.clip.features(images)], [reference, *base.clip.features(reference)], strict=True)
+    features = base.clip.features if base.clip.has_features else base.perceptual.features
+    maps = [*zip([images, *features(images)], [reference, *features(reference)], strict=True)]
     for ours, theirs in maps:
         for moment in (_mean, _deviation):
             u, v = moment(ours), moment(theirs)
             total = total + (u - v).norm(dim=1) / v.norm(dim=1).clamp_min(1e-6)
-    return total / (2 * (1 + len(base.clip.features(reference))))
+    return total / (2 * len(maps))
 
 
 def _edges(images: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Perceptual distance between images: LPIPS, or its form on the features of a small CLIP."""
 
+import warnings
 from typing import Literal
 
 import torch
@@ -21,6 +22,10 @@ class PerceptualConfig(BaseModel):
 class PerceptualDistance(nn.Module):
     """``forward(a, b)``: images [B, 3, S, S] in [-1, 1] → distances [B], 0 for equal images."""
 
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The feature maps [B, C, h, w] that are compared, from fine to coarse."""
+        raise NotImplementedError
+
 
 class ClipPerceptual(PerceptualDistance):
     """LPIPS without learned weights, on early feature maps of the bundle's CLIP.
@@ -33,10 +38,12 @@ class ClipPerceptual(PerceptualDistance):
         super().__init__()
         self._clip = [clip]  # in a list: the weights belong to the bundle's CLIP, not to this module
 
+    def features(self, images: Tensor) -> list[Tensor]:
+        return self._clip[0].features(images)
+
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        clip = self._clip[0]
         total = torch.zeros(len(a), device=a.device)
-        for u, v in zip(clip.features(a), clip.features(b), strict=True):
+        for u, v in zip(self.features(a), self.features(b), strict=True):
             gap = nn.functional.normalize(u.float(), dim=1) - nn.functional.normalize(v.float(), dim=1)
             total = total + gap.square().sum(1).mean((1, 2))
         return total
@@ -49,7 +56,12 @@ class Lpips(PerceptualDistance):
         super().__init__()
         import lpips  # only bundles with torchvision backbones pay for this import
 
-        self.lpips = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of torchvision, about how the package calls it
+            self.lpips = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        return list(self.lpips.net(self.lpips.scaling_layer(images)))
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         return self.lpips(a, b).flatten()

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from cluster.storage import Storage
+from tests.golden_maker import make_folders
 from tests.s3_server import S3, running_s3
 
 # The same examples in every run: what fails here fails everywhere.
@@ -51,3 +52,9 @@ def storage_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def storage(storage_uri: str) -> Storage:
     return Storage.open(storage_uri)
+
+
+@pytest.fixture(scope="session")
+def golden_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders in the golden format of configurations that the release's own folder does not have; not to be changed."""
+    return make_folders(tmp_path_factory.mktemp("golden"))

@@ -77,7 +77,7 @@ class Maker:
             found.append((x, x0))
         return found
 
-    # --- files -----------------------------------------------------------------------------------------------------
+    # --- files
 
     def write(self, folder: Path, steps: dict[str, int]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
@@ -323,3 +323,70 @@ def _stored(name: str, tensor: Tensor) -> Tensor:
         .to(tensor.dtype if double or not tensor.is_floating_point() else torch.float32)
         .contiguous()
     )
+
+
+LATENT = {
+    "num_layers": 3, "hidden": 40, "skip_layers": [1], "time_emb_channels": 16, "num_time_layers": 3, "use_norm": False,
+    "condition_bias": 0, "activation": "relu",
+}  # fmt: skip
+TRAINING = {
+    "batch_size": 1, "n_iter": 2, "T_train_for": 10, "T_train_back": 5, "T_latent": 10, "t0_ratio": 0.4, "lr": 3e-4,
+    "cross_dom": 1.5, "in_dom": 0.25, "recon_clip": 20, "recon_l1": 5, "recon_lpips": 0,
+    "map_net": True, "map_time": True, "lambda_map": 0.3, "print_freq": 1, "train_img_freq": 9, "ckpt_freq": 2,
+}  # fmt: skip
+INFERENCE = {"T_infer_for": 20, "T_infer_back": 10, "t0_ratio": 0.6, "ref_cond_scale": [0], "lambda_spn": 0.2}
+P2 = {
+    "image_size": 16, "num_channels": 32, "num_res_blocks": 1, "num_heads": 4, "num_heads_upsample": -1,
+    "num_head_channels": 16, "attention_resolutions": "8", "channel_mult": "1,2", "dropout": 0.0, "class_cond": False,
+    "use_checkpoint": False, "use_scale_shift_norm": True, "resblock_updown": True, "use_fp16": False,
+    "use_new_attention_order": False, "learn_sigma": True, "diffusion_steps": 1000, "noise_schedule": "linear",
+    "timestep_respacing": "21", "use_kl": False, "predict_xstart": False, "rescale_timesteps": False,
+    "rescale_learned_sigmas": False,
+}  # fmt: skip
+
+SMALL = {
+    "config": {
+        "image_size": 16, "model_channels": 32, "channel_mult": [1, 2], "enc_channel_mult": [1, 2, 1],
+        "attention_resolutions": [8], "num_res_blocks": 2, "enc_num_res_blocks": 1, "embed_channels": 40,
+        "style_channels": 24, "num_heads": 2, "enc_pool": "adaptivenonzero", "resblock_updown": True,
+        "resnet_two_cond": True, "latent": LATENT,
+    },
+    "training": {"args": TRAINING}, "inference": INFERENCE, "p2": P2,
+}  # fmt: skip
+"""Two heads, two blocks, style channels that are not embed channels, an unusual latent net."""
+
+WIDE = {
+    "config": {
+        "image_size": 32, "model_channels": 32, "channel_mult": [1, 2, 3], "enc_channel_mult": [1, 2, 2, 3],
+        "attention_resolutions": [16, 8], "num_res_blocks": 1, "enc_num_res_blocks": 2, "embed_channels": 32,
+        "style_channels": 20, "num_heads": 1, "num_head_channels": 8, "enc_pool": "adaptivenonzero",
+        "resblock_updown": False, "resnet_two_cond": True,
+        "latent": LATENT | {
+            "num_layers": 4, "skip_layers": [1, 2, 3], "use_norm": True, "activation": "silu", "condition_bias": 1,
+            "num_time_layers": 2,
+        },
+    },
+    "training": {"args": TRAINING | {"map_time": False, "n_iter": 1, "batch_size": 2, "t0_ratio": 0.5}},
+    "inference": INFERENCE | {"ref_cond_scale": [0, 2]},
+    "p2": P2 | {
+        "image_size": 64, "channel_mult": "", "attention_resolutions": "32,16,8", "num_head_channels": -1,
+        "num_heads": 2, "num_heads_upsample": 4, "resblock_updown": False, "use_scale_shift_norm": False,
+        "learn_sigma": False, "use_new_attention_order": True, "timestep_respacing": "10",
+    },
+}  # fmt: skip
+"""Heads by width, attention at two sizes, convolutions between levels; a photo prior with everything otherwise."""
+
+STEPS = {
+    "small": {"encode": 20, "decode": 10, "sample": 5, "latent": 20},
+    "wide": {"encode": 10, "decode": 20, "sample": 10, "latent": 10},
+}
+
+
+def make_folders(root: Path) -> dict[str, Path]:
+    """A folder of each configuration above, with its official files, by name."""
+    folders = {}
+    for name, meta in {"small": SMALL, "wide": WIDE}.items():
+        maker = Maker(json.loads(json.dumps(meta)), seed=len(name))
+        folders[name] = maker.write(root / name, STEPS[name])
+        maker.write_official(folders[name])
+    return folders

@@ -163,7 +163,7 @@ def _networks(ema: Tensors, hyper: dict[str, Any], size: int, given: Given) -> N
 
 
 def check_fit(network: torch.nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
-    """That weights are those of a network, by name and shape.
+    """That weights are those of a network, by name and shape, and numbers.
 
     Raises:
         ForeignFile: with the first few that are missing, too many, or of another shape.
@@ -174,6 +174,8 @@ def check_fit(network: torch.nn.Module, tensors: Mapping[str, Tensor], what: str
     for name in expected.keys() & tensors.keys():
         if expected[name] != tuple(tensors[name].shape):
             wrong.append(f"{name} has shape {tuple(tensors[name].shape)}, not {expected[name]}")
+        elif not torch.isfinite(tensors[name]).all():
+            wrong.append(f"{name} holds NaN or infinity")
     if wrong:
         more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ForeignFile(f"{what}: {'; '.join(sorted(wrong)[:3])}{more}")

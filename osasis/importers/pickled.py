@@ -58,9 +58,7 @@ def read_checkpoint(path: Path) -> Any:
         with torch.serialization.safe_globals([(_Inert, name) for name in _LIGHTNING]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        forbidden = re.search(
-            r"(?:Unsupported global: GLOBAL|Trying to (?:load|call|instantiate)[^`]*?) ?`?([\w.]+)", str(error)
-        )
+        forbidden = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise _refused(path, forbidden.group(1) if forbidden else None, error) from None
     except Exception as error:  # a damaged file fails in whatever way its bytes have it
         raise ForeignFile(f"{path} cannot be read: {_first_line(error)}") from None

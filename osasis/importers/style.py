@@ -81,7 +81,7 @@ def style_file(official: OfficialStyle, base: Base, style_image: Tensor, style_i
 def _spn(weights: object, path: Path) -> SPN:
     if weights is None:
         spn: SPN = PlainSPN()
-        zeroed(spn.output)
+        zeroed(spn)
         return spn
     tensors = tensors_of(weights, path)
     spn = TimeSPN() if "time_embed.0.weight" in tensors else PlainSPN()

@@ -1,0 +1,145 @@
+"""Bring a style checkpoint of the official release into the catalog."""
+
+import hashlib
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from PIL import Image
+from pydantic import Field
+from rich.console import Console
+
+from catalog.schema import NewStyle, StyleId, Tag
+from catalog.store import StyleCatalog
+from cluster.cache import fetch
+from cluster.cli import ConfigError, ExitCode, JobFlags, Problem, parse_flags, run_job
+from cluster.run_record import run_record
+from cluster.storage import Storage, StorageError
+from jobs.bases import locate_base, open_base
+from jobs.previews import make_preview
+from osasis.base import Base, clip_fingerprint
+from osasis.checkpoint import FORMAT, load_style
+from osasis.errors import OsasisError
+from osasis.image import FitMode, decode_image, encode_png, fit, to_image, to_tensor
+from osasis.importers.style import OfficialStyle, read_style, style_file
+from osasis.precision import choose_device
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+class ImportStyleFlags(JobFlags):
+    """Brings a style checkpoint of the official release (iter_200.pt) into the catalog, to stylize as the release does.
+
+    The base must be the one that the style was trained from, imported by jobs/import_base.py. Weights stay in float32.
+    Nothing in the file is run. Exit codes: 0 done, 1 failed, 2 bad usage or a file that cannot be imported.
+    """
+
+    storage: str = Field(description="Where the catalog is: path or s3:// URI.")
+    base: str = Field(description="Base: bundled name, path or s3:// URI.")
+    id: StyleId = Field(description="Id of the style: lowercase letters, digits and hyphens.")
+    checkpoint: str = Field(description="The release's checkpoint: path or s3:// URI.")
+    image: str = Field(description="The reference picture it was trained on: path or s3:// URI.")
+    photo: str | None = Field(None, description="The reference's photographic counterpart, kept beside it.")
+    fit: FitMode = Field("squash", description="How the picture becomes square; the release squashes it.")
+    tags: list[Tag] = Field([], description="Words to select the style by.")
+    notes: str = ""
+    license: str = Field("", description="Terms of the reference picture.")
+    preview: bool = Field(
+        False, description="Stylize the catalog's eight portraits for the gallery; slow without a GPU."
+    )
+    device: str | None = Field(None, description="Default: the first GPU, or else the CPU.")
+    dry_run: bool = Field(False, description="Read and check everything, and write nothing.")
+
+
+def main() -> int:
+    flags = parse_flags(ImportStyleFlags)
+    storage = Storage.open(flags.storage)
+    base, official, reference, image_sha256, checkpoint_sha256 = _read(flags)
+    identity = f"{base.fingerprint} {checkpoint_sha256} {image_sha256} {flags.fit}"
+    key = hashlib.sha256(identity.encode()).hexdigest()[:12]
+    folder = storage.child("checkpoints", flags.id, key)
+    form = "with time" if official.config().spn == "time" else "plain"
+    console.print(f"{flags.id}: {official.iterations} iterations, SPN {form}, base {base.spec.name} → {folder}")
+    if flags.dry_run:
+        return ExitCode.DONE
+    storage.check_writable()
+    catalog = StyleCatalog.open(storage)
+    if known := catalog.find(flags.id, folder.child_uri("style.safetensors")):
+        console.print(f"{known} is in the catalog already; nothing to do.")
+        return ExitCode.DONE
+    with run_record(storage, job="import_style", config=flags) as record:
+        data = style_file(official, base, reference, flags.id)
+        pictures = {"reference": encode_png(to_image(reference[0].cpu()))}
+        if flags.photo:
+            pictures["photo"] = encode_png(_square(Storage.open(flags.photo).read_bytes(), base.image_size, flags.fit))
+        folder.write_bytes("style.safetensors", data)
+        if flags.preview:
+            with record.timed("preview"):
+                style = load_style(fetch(folder.child_uri("style.safetensors")), base)
+                pictures["preview"] = make_preview(style, base).png()
+        for name, png in pictures.items():
+            folder.write_bytes(f"{name}.png", png)
+        embedded = base.spec.clip is not None
+        row = catalog.register(
+            NewStyle(
+                style_id=flags.id,
+                base_name=base.spec.name,
+                base_fingerprint=base.fingerprint,
+                checkpoint_uri=folder.child_uri("style.safetensors"),
+                checkpoint_sha256=hashlib.sha256(data).hexdigest(),
+                checkpoint_bytes=len(data),
+                checkpoint_format=FORMAT,
+                preset="official",
+                train_config=official.config().model_dump(mode="json"),
+                reference_uri=folder.child_uri("reference.png"),
+                reference_sha256=image_sha256,
+                photo_uri=folder.child_uri("photo.png") if "photo" in pictures else None,
+                preview_uri=folder.child_uri("preview.png") if "preview" in pictures else None,
+                clip_embedding=base.clip.encode_image(reference)[0].tolist() if embedded else None,
+                clip_encoder=clip_fingerprint(base.spec),
+                tags=list(flags.tags),
+                notes=flags.notes,
+                license=flags.license,
+                run_id=record.run_id,
+                train_seconds=0,
+                device=str(base.device),
+                software={"torch": version("torch")},
+            )
+        )
+        record.counts["registered"] = 1
+    console.print(f"[green]{row}[/green] registered")
+    return ExitCode.DONE
+
+
+def _read(flags: ImportStyleFlags) -> tuple[Base, OfficialStyle, torch.Tensor, str, str]:
+    """(base, style, reference [1, 3, S, S], its sha256, the checkpoint's sha256).
+
+    Raises:
+        ConfigError: one of the files is missing or cannot be imported.
+    """
+    flag = "--device"
+    try:
+        device = choose_device(flags.device)
+        flag = "--base"
+        base = open_base(locate_base(flags.base), str(device))
+        flag = "--image"
+        image = Storage.open(flags.image).read_bytes()
+        reference = to_tensor(_square(image, base.image_size, flags.fit))[None].to(device)
+        if flags.photo:
+            flag = "--photo"
+            decode_image(Storage.open(flags.photo).read_bytes())
+        flag = "--checkpoint"
+        path: Path = fetch(flags.checkpoint)
+        official = read_style(path, base)
+    except (StorageError, OsasisError, ValueError) as error:
+        raise ConfigError(Problem(flag, str(error))) from None
+    digests = hashlib.sha256(image).hexdigest(), Storage.open(path).sha256()
+    return base, official, reference, *digests
+
+
+def _square(data: bytes, size: int, mode: FitMode) -> Image.Image:
+    return fit(decode_image(data), size, mode)[0]
+
+
+if __name__ == "__main__":
+    run_job(main, expected=(OsasisError,))
