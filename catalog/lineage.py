@@ -15,8 +15,8 @@ from catalog.schema import StyleVersion
 from catalog.store import StyleCatalog
 from cluster.storage import NotFound, Storage
 
-_OUTPUT = re.compile(r"(?P<root>.+)/images/[a-z0-9-]+@[1-9][0-9]*/.+\.png")
-_ABOUT_THE_RUN = ("input", "input_column", "styles", "output", "limit", "workers", "retry_failed", "dry_run")
+_OUTPUT = re.compile(r"(?P<root>.+)/images/[a-z0-9-]+@[0-9]+(~[^/]+)?/.+\.png")
+_ABOUT_THE_RUN = ("input", "input_column", "styles", "text", "output", "limit", "workers", "retry_failed", "dry_run")
 """Flags of a stylize run that say what was done when, and nothing of how a picture came out."""
 _RUN_SHOWN = ("run_id", "job", "started_at", "outcome", "host", "git_commit", "versions")
 
@@ -26,8 +26,9 @@ Lineage = dict[str, Any]
 def picture_lineage(catalog: StyleCatalog, uri: str, output: str) -> Lineage:
     """Of a stylized picture, by its ``output_uri`` in a manifest.
 
-    ``picture`` and ``photograph`` (what was made of what), ``style`` (see :func:`style_lineage`; None if the catalog no
-    longer has it), ``settings``, ``run``, and ``command``: a shell line that makes the picture again below ``output``.
+    ``picture`` and ``photograph`` (what was made of what), ``style`` (see :func:`style_lineage`; None for the base
+    alone, or if the catalog no longer has it), ``settings``, ``run``, and ``command``: a shell line that makes the
+    picture again below ``output``.
     Settings, run and command are None where the run's record is not below the catalog's storage.
 
     Raises:
@@ -39,16 +40,18 @@ def picture_lineage(catalog: StyleCatalog, uri: str, output: str) -> Lineage:
     row = found and _manifest_row(Storage.open(found["root"]), picture.uri)
     if not row:
         raise CatalogUsageError(f"{uri}: no manifest holds this picture; give the output_uri of a row that is done")
-    name = f"{row['style_id']}@{row['version']}"
+    # Version 0 is the base alone, which is asked for without a version.
+    name = f"{row['style_id']}@{row['version']}" if row["version"] else row["style_id"]
     try:
-        style = style_lineage(catalog, catalog.show(name))
+        style = style_lineage(catalog, catalog.show(name)) if row["version"] else None
     except UnknownStyle:
         style = None
     run = _run(catalog.storage, row["run_id"])
     settings = run and {key: value for key, value in run["config"].items() if key not in _ABOUT_THE_RUN}
-    given = {"input": row["input_uri"], "styles": name, "output": output}
+    prompts = [row["text"]] if row.get("text") else []
+    given = {"input": row["input_uri"], "styles": name, "text": prompts, "output": output}
     return {
-        "picture": {key: row[key] for key in ("output_uri", "output_sha256", "params_hash", "seed", "seconds")},
+        "picture": {key: row.get(key) for key in ("output_uri", "output_sha256", "params_hash", "text", "seed")},
         "photograph": {key: row[key] for key in ("input_uri", "input_sha256", "width", "height")},
         "style": style,
         "settings": settings,

@@ -36,15 +36,19 @@ def test_the_printed_command_makes_the_same_bytes(
     case = Case.make(Storage.open(tmp_path / "it's here"), tmp_path)
     case.add_pictures(5)
     asked = {"lambda_spn": 0.05, "style_levels": "[0,1]", "fit": "pad", "seed": 7}
+    asked |= {"text": '["smiling", "a painting"]', "text_steps": 2}
     monkeypatch.setattr("sys.argv", case.argv(**asked))
     assert jobs.stylize.main() == 0
-    row = next(row for row in case.rows() if row["input_uri"].endswith("3.png") and row["style_id"] == "style-1")
+    (row,) = (
+        row for row in case.rows()
+        if (row["input_uri"][-5:], row["style_id"], row["text"]) == ("3.png", "style-1", "smiling")
+    )  # fmt: skip
     shown = ["lineage", row["output_uri"], "--storage", case.root.uri]
 
     capfd.readouterr()
     assert main([*shown, "--json"]) == 0
     lineage = json.loads(capfd.readouterr().out)
-    assert lineage["picture"]["output_sha256"] == row["output_sha256"]
+    assert (lineage["picture"]["output_sha256"], lineage["picture"]["text"]) == (row["output_sha256"], "smiling")
     assert lineage["photograph"]["input_uri"] == row["input_uri"]
     assert lineage["style"]["style"] == "style-1@1"
     assert lineage["style"]["base"]["fingerprint"]
