@@ -63,7 +63,10 @@ def _known(table: DeltaTable, style_id: str) -> dict[int, str]:
     import pyarrow as pa
 
     reader = table.scan(columns=["version", "checkpoint_sha256"], predicate=f"style_id = '{style_id}'")
-    found = pa.table(reader).to_pydict()
+    try:
+        found = pa.table(reader).to_pydict()
+    except pa.ArrowException as error:  # wraps what storage raises while it is read
+        raise OSError(str(error)) from error
     return dict(zip(found["version"], found["checkpoint_sha256"], strict=True))
 
 

@@ -75,7 +75,8 @@ class Log:
             # Asked of storage too, which tells a missing table from a missing bucket.
             if next(self.storage.walk(f"{self.name}/_delta_log", recursive=False), None) is None:
                 return None
-            raise
+            # Another writer has made it in between.
+            table = DeltaTable(self.uri, storage_options=self.storage.delta_options())
         _check_format(table, self.uri)
         return table
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from deltalake import DeltaTable
+from deltalake.exceptions import TableNotFoundError
 from pydantic import ValidationError
 
 from catalog.__main__ import main
@@ -195,6 +196,19 @@ def test_concurrent_writers_lose_and_repeat_nothing(catalog: StyleCatalog) -> No
     rows = catalog.list()
     assert sorted(names(rows)) == sorted(expected)
     assert len({row.checkpoint_sha256 for row in rows if row.style_id == "shared"}) == 16
+
+
+def test_a_table_made_while_it_was_looked_for_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = Storage.open(tmp_path / "storage")
+
+    def not_there_at_first(*given: Any, **options: Any) -> DeltaTable:
+        monkeypatch.undo()
+        StyleCatalog.open(storage).register(new_style(storage, "monet", b"another writer's"))
+        raise TableNotFoundError("no files in log segment")
+
+    style = new_style(storage, "monet", b"ours")
+    monkeypatch.setattr("catalog.tables.DeltaTable", not_there_at_first)
+    assert str(StyleCatalog.open(storage).register(style)) == "monet@2"
 
 
 def test_silent_storage_is_an_error_not_an_empty_catalog(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
