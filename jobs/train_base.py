@@ -103,7 +103,8 @@ def main() -> int:
         check_fit(recipe, todo, usable, flags.workers, work)
         _train(flags, recipe, work, data, todo, record)
         photos = bank or bank_from_set(work, data, recipe)
-        write_bundle(flags.name, recipe, out, work, photos, data=flags.data, license=flags.license)
+        ask = Ask(cpus=flags.cpus_per_worker, gpus=flags.gpus_per_worker)
+        write_bundle(flags.name, recipe, out, work, photos, ask, data=flags.data, license=flags.license)
     console.print(f"[green]Base {flags.name} is in {out}[/green]")
     return ExitCode.DONE
 

@@ -20,7 +20,7 @@ from osasis.encoder import SemanticEncoder
 from osasis.latent_prior import LatentPrior
 from osasis.pretrain.cost import training_cost
 from osasis.pretrain.crops import Augmentation, CropSampler, JoinedImages
-from osasis.pretrain.denoising import DenoisingLoss, DenoisingTrainer
+from osasis.pretrain.denoising import DenoisingLoss, DenoisingTrainer, warm_start
 from osasis.pretrain.latent import LatentTrainer
 from osasis.pretrain.recipe import RECIPES, Recipe
 from osasis.pretrain.trainer import PretrainConfig
@@ -164,6 +164,22 @@ def test_weights_of_noise_levels() -> None:
     snr = noisy.alpha_bar / (1 - noisy.alpha_bar)
     expected = 1 / (1 + snr)
     torch.testing.assert_close(p2.weight, expected / expected.mean())
+
+
+def test_a_photo_prior_starts_from_a_unet_of_its_sizes_alone() -> None:
+    torch.manual_seed(0)
+    trained = UNet(UNET)
+    for parameter in trained.parameters():
+        torch.nn.init.normal_(parameter)
+    prior = UNet(UNET.model_copy(update={"cond_channels": None, "learn_sigma": True}))
+    assert warm_start(prior, trained)
+    assert torch.equal(prior.input_blocks[0][0].weight, trained.input_blocks[0][0].weight)  # type: ignore[index]
+    assert torch.equal(prior.out[2].weight[:3], trained.out[2].weight)
+    assert not prior.out[2].weight[3:].any()
+    deeper = UNet(UNET.model_copy(update={"cond_channels": None, "learn_sigma": True, "num_res_blocks": 2}))
+    before = {name: value.clone() for name, value in deeper.state_dict().items()}
+    assert not warm_start(deeper, trained)
+    assert all(torch.equal(value, before[name]) for name, value in deeper.state_dict().items())
 
 
 def test_the_latent_prior_learns_normalized_codes() -> None:

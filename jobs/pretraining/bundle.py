@@ -2,16 +2,19 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
+import ray
 import torch
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from cluster.cli import ConfigError, Problem
+from cluster.resources import Ask
 from cluster.storage import Storage
 from jobs.pretraining.dataset import open_images
 from jobs.pretraining.parts import BUNDLE_PART, ORDER, part_file
-from osasis.base import BaseSpec, Provenance, load_base, save_base
+from osasis.base import Base, BaseSpec, Provenance, save_base
 from osasis.content import bank_part, encode_in_batches
 from osasis.errors import ImageRejected
 from osasis.image import decode_image, fit, to_tensor
@@ -20,12 +23,13 @@ from osasis.pretrain.recipe import Recipe
 
 
 def write_bundle(
-    name: str, recipe: Recipe, out: Storage, work: Storage, bank: list[Tensor], *, data: str, license: str
+    name: str, recipe: Recipe, out: Storage, work: Storage, bank: list[Tensor], ask: Ask, *, data: str, license: str
 ) -> None:
     """Write what is finished below ``work`` to ``out``, ``base.json`` last.
 
     Args:
         bank: photographs [3, S, S] in [-1, 1] of the content bank.
+        ask: what the task that encodes them takes.
     """
     parts = {
         BUNDLE_PART[part]: load_tensors(work.read_bytes(part_file(part)))
@@ -46,16 +50,26 @@ def write_bundle(
         train_defaults=recipe.train_defaults,
         provenance=Provenance(made_by="jobs/train_base.py", data=data, license=license),
     )
+    options = ask.ray_options()
+    bank_tensors = ray.get(_encode_bank.options(**options).remote(spec, recipe, work, torch.stack(bank), options))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        spec = save_base(folder, spec, parts)
-        steps, t0_ratio = recipe.bank_encode_steps, recipe.bank_t0_ratio
-        content = encode_in_batches(
-            load_base(folder), torch.stack(bank), 16, steps=steps, t0_ratio=t0_ratio, clamp=True
-        )
-        spec = save_base(folder, spec, {"content_bank": bank_part(content, steps=steps, t0_ratio=t0_ratio, clamp=True)})
+        spec = save_base(folder, spec, parts | {"content_bank": bank_tensors})
         for file in (*spec.files, "base.json"):
             out.upload_file(folder / file, file)
+
+
+@ray.remote
+def _encode_bank(
+    spec: BaseSpec, recipe: Recipe, work: Storage, photos: Tensor, options: dict[str, float]
+) -> dict[str, Tensor]:
+    """The content bank, encoded where a worker runs: the driver may have no GPU."""
+    torch.set_num_threads(max(1, int(options["num_cpus"])))
+    diffae = load_tensors(work.read_bytes(part_file("diffae")))
+    rounded = {name: tensor.half() for name, tensor in diffae.items()}  # as the bundle keeps them
+    base = Base(spec, "", {"diffae": rounded}, "cuda" if options["num_gpus"] else "cpu")
+    settings: dict[str, Any] = {"steps": recipe.bank_encode_steps, "t0_ratio": recipe.bank_t0_ratio, "clamp": True}
+    return bank_part(encode_in_batches(base, photos, 16, **settings), **settings)
 
 
 def bank_from_folder(photos: Storage, recipe: Recipe) -> list[Tensor]:

@@ -109,10 +109,20 @@ class DenoisingTrainer(Trainer):
         return self.ema.network  # type: ignore[return-value]
 
 
-def warm_start(photo_prior: UNet, trained: UNet) -> None:
-    """Start an unconditional UNet from a DiffAE's: every weight of equal name; the noise half of the output."""
+def warm_start(photo_prior: UNet, trained: UNet) -> bool:
+    """Start an unconditional UNet from a DiffAE's: every weight of equal name; the noise half of the output.
+
+    Returns whether it did: networks of other sizes have blocks of other meaning under the same names.
+    """
+
+    def sizes(unet: UNet) -> object:
+        return unet.config.model_copy(update={"cond_channels": None, "learn_sigma": False, "dropout": 0.0})
+
+    if sizes(photo_prior) != sizes(trained):
+        return False
     own, given = photo_prior.state_dict(), trained.state_dict()
     for name, tensor in own.items():
         if name in given:
             tensor[: len(given[name])].copy_(given[name])
     photo_prior.load_state_dict(own)
+    return True
