@@ -13,16 +13,19 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import save as dump_tensors
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cluster.cli import ConfigError
 from cluster.storage import Storage
 from jobs import train_base
 from jobs.pretraining import dataset
-from jobs.pretraining.parts import make_trainer, part_weights
+from jobs.pretraining.bundle import encode_bank
+from jobs.pretraining.parts import make_trainer, part_file, part_weights
 from jobs.pretraining.recipes import keep_plan, read_recipe
 from jobs.pretraining.sources import open_source, read_chunk
 from osasis.base import load_base
+from osasis.content import encode_content
 from osasis.diffae import DiffAE
 from osasis.errors import OsasisError
 from tests.jobs_run import kill_child_when, run_job
@@ -214,6 +217,20 @@ def test_a_dry_run_tells_the_costs_and_touches_nothing(photos: Storage, recipe: 
     parameters = sum(p.numel() for p in DiffAE(SPEC.unet, SPEC.encoder).parameters())
     assert f"{parameters:,}" in output
     assert not (tmp_path / "out").exists()
+
+
+def test_the_bank_is_encoded_by_the_networks_that_the_bundle_keeps(tmp_path: Path) -> None:
+    base, work = load_base(make_tiny_base(tmp_path / "base")), Storage.open(tmp_path / "work")
+    work.write_bytes(
+        part_file("diffae"), dump_tensors({k: v.contiguous() for k, v in base.diffae.state_dict().items()})
+    )
+    photos = torch.rand(3, 3, 16, 16) * 2 - 1
+    options = {"num_cpus": 1.0, "num_gpus": 0.0}
+    bank = encode_bank(base.spec, tiny_recipe(), work, photos, options)
+    expected = encode_content(base, photos, steps=10, t0_ratio=0.5)
+    torch.testing.assert_close(bank["z_in"], expected.z_in)
+    torch.testing.assert_close(bank["x_t0"], expected.x_t0, rtol=1e-4, atol=1e-4)
+    assert (bank["photos"].dtype, int(bank["steps"]), int(bank["t0_per_mille"])) == (torch.uint8, 10, 500)
 
 
 def losses_of(work: Path, part: str) -> dict[int, set[float]]:

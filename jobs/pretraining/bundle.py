@@ -51,7 +51,8 @@ def write_bundle(
         provenance=Provenance(made_by="jobs/train_base.py", data=data, license=license),
     )
     options = ask.ray_options()
-    bank_tensors = ray.get(_encode_bank.options(**options).remote(spec, recipe, work, torch.stack(bank), options))
+    task = ray.remote(encode_bank).options(**options)
+    bank_tensors = ray.get(task.remote(spec, recipe, work, torch.stack(bank), options))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         spec = save_base(folder, spec, parts | {"content_bank": bank_tensors})
@@ -59,8 +60,7 @@ def write_bundle(
             out.upload_file(folder / file, file)
 
 
-@ray.remote
-def _encode_bank(
+def encode_bank(
     spec: BaseSpec, recipe: Recipe, work: Storage, photos: Tensor, options: dict[str, float]
 ) -> dict[str, Tensor]:
     """The content bank, encoded where a worker runs: the driver may have no GPU."""
