@@ -70,15 +70,18 @@ class Log:
             NewerCatalog: a later program wrote it.
         """
         try:
-            table = DeltaTable(self.uri, storage_options=self.storage.delta_options())
+            table = self._opened()
         except TableNotFoundError:
             # Asked of storage too, which tells a missing table from a missing bucket.
-            if next(self.storage.walk(f"{self.name}/_delta_log", recursive=False), None) is None:
+            log = self.storage.walk(f"{self.name}/_delta_log", recursive=False)
+            if not any(info.name.endswith(".json") for info in log):
                 return None
-            # Another writer has made it in between.
-            table = DeltaTable(self.uri, storage_options=self.storage.delta_options())
+            table = self._opened()  # somebody made it just now
         _check_format(table, self.uri)
         return table
+
+    def _opened(self) -> DeltaTable:
+        return DeltaTable(self.uri, storage_options=self.storage.delta_options())
 
     def append(self, decide: Callable[[DeltaTable], Commit], operation: str) -> Commit:
         """Append what ``decide`` makes of the table, deciding anew as often as others come first.

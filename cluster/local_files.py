@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO
-
-from pyarrow.fs import FileSystem, LocalFileSystem
+from typing import TYPE_CHECKING, BinaryIO
 
 from cluster.storage import TEMP_PREFIX, FileInfo, NotFound, StorageError
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
 
 
 @contextmanager
@@ -63,7 +64,9 @@ def flush_folder(folder: Path) -> None:
 class LocalFiles:
     """Absolute paths on the local file system."""
 
-    def filesystem(self) -> FileSystem:
+    def filesystem(self) -> "FileSystem":
+        from pyarrow.fs import LocalFileSystem  # slow to load, and needed by Ray and Arrow alone
+
         return LocalFileSystem()
 
     def read_bytes(self, path: str) -> bytes:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import boto3
@@ -20,11 +20,13 @@ from botocore.exceptions import (
     NoCredentialsError,
     PartialCredentialsError,
 )
-from pyarrow.fs import FileSystem, S3FileSystem, resolve_s3_region
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from cluster.local_files import write_whole
 from cluster.storage import TEMP_PREFIX, FileInfo, NotFound, StorageError
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem, S3FileSystem
 
 _MISSING = ("404", "NoSuchKey", "NotFound")
 _EXPLAINED = {
@@ -56,6 +58,8 @@ def endpoint() -> str | None:
 
 @lru_cache
 def _found_region(bucket: str) -> str:
+    from pyarrow.fs import resolve_s3_region
+
     region = boto3.session.Session().region_name
     if region:
         return str(region)
@@ -85,7 +89,9 @@ def _client(url: str | None, region_name: str, quick: bool) -> Any:
 
 
 @lru_cache
-def _filesystem(url: str | None, region_name: str) -> S3FileSystem:
+def _filesystem(url: str | None, region_name: str) -> "S3FileSystem":
+    from pyarrow.fs import S3FileSystem  # slow to load, and needed by Ray and Arrow alone
+
     parts = urlsplit(url or "https:")
     return S3FileSystem(
         endpoint_override=parts.netloc + parts.path or None,
@@ -120,7 +126,7 @@ class S3Objects:
     def __init__(self, bucket: str) -> None:
         self.bucket = bucket
 
-    def filesystem(self) -> FileSystem:
+    def filesystem(self) -> "FileSystem":
         return _filesystem(endpoint(), region(self.bucket))
 
     def read_bytes(self, path: str) -> bytes:

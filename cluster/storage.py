@@ -7,6 +7,7 @@ S3 is set up by the usual AWS variables: ``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOI
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -201,8 +202,15 @@ class Storage:
         self._backend.check_writable(self._key(TEMP_PREFIX + "check", checked=True))
 
     def delta_uri(self, name: str = "") -> str:
-        """The URI of a Delta table for ``deltalake``."""
-        return self.child_uri(name)
+        """The URI of a Delta table for ``deltalake``.
+
+        Raises:
+            StorageError: a name that ``deltalake`` cannot open, or takes for another.
+        """
+        uri = self.child_uri(name)
+        if found := re.search(r"%[0-9A-Fa-f]{2}|[\x00-\x1f\x7f]", uri):
+            raise StorageError(f"{uri!r} cannot hold tables, for it contains {found[0]!r}: choose another name")
+        return uri
 
     def delta_options(self) -> dict[str, str]:
         """``storage_options`` for ``deltalake``; credentials are found by itself in the environment."""

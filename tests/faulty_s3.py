@@ -1,0 +1,147 @@
+"""A proxy in front of the tests' S3 server that does to requests what a plan says."""
+
+import http.client
+import os
+import signal
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Literal
+from urllib.parse import urlsplit
+
+Action = Literal["pass", "503", "expired", "reset", "reset-after", "silent", "kill", "kill-after"]
+"""``-after``: the server has done it, and the client does not learn of it."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """``number`` counts from 0 since the plan was set; probes of the AWS libraries are requests too."""
+
+    number: int
+    method: str
+    path: str
+
+
+Plan = Callable[[Request], Action]
+
+_ERROR = "<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code}</Message></Error>"
+
+
+@dataclass
+class FaultyS3:
+    """Set ``plan``; ``victim`` is the process that ``kill`` ends."""
+
+    server: str
+    endpoint: str = ""
+    plan: Plan = lambda request: "pass"
+    victim: int = 0
+    seen: list[Request] = field(default_factory=list)
+    released: threading.Event = field(default_factory=threading.Event)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def follow(self, plan: Plan) -> None:
+        with self.lock:
+            self.seen.clear()
+            self.plan = plan
+
+    def next(self, method: str, path: str) -> Action:
+        with self.lock:
+            request = Request(len(self.seen), method, path)
+            self.seen.append(request)
+            return self.plan(request)
+
+
+@contextmanager
+def faulty_s3(server: str) -> Iterator[FaultyS3]:
+    """A running proxy to ``server``, an endpoint URL."""
+    faults = FaultyS3(server)
+
+    class Handler(_Handler):
+        proxy = faults
+
+    http_server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http_server.daemon_threads = True
+    faults.endpoint = f"http://127.0.0.1:{http_server.server_port}"
+    thread = threading.Thread(target=http_server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield faults
+    finally:
+        faults.released.set()
+        http_server.shutdown()
+        http_server.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    proxy: FaultyS3
+    protocol_version = "HTTP/1.1"
+
+    def do_request(self) -> None:
+        body = self._body()
+        action = self.proxy.next(self.command, self.path)
+        if action == "503":
+            self._answer(503, _ERROR.format(code="SlowDown").encode())
+        elif action == "expired":
+            self._answer(400, _ERROR.format(code="ExpiredToken").encode())
+        elif action == "reset":
+            self._reset()
+        elif action == "silent":
+            self.proxy.released.wait(60)
+            self._reset()
+        elif action == "kill":
+            self._kill()
+        else:
+            self._forward(body, action)
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = do_request  # noqa: N815
+
+    def log_message(self, *args: object) -> None:
+        """Tests print nothing."""
+
+    def _body(self) -> bytes:
+        if self.headers.get("Expect", "").lower() == "100-continue":
+            self.send_response_only(100)
+            self.end_headers()
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def _forward(self, body: bytes, action: Action) -> None:
+        # The host stays the client's own: it is part of what was signed.
+        connection = http.client.HTTPConnection(urlsplit(self.proxy.server).netloc, timeout=60)
+        headers = {name: value for name, value in self.headers.items() if name.lower() != "expect"}
+        connection.request(self.command, self.path, body=body, headers=headers)
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        if action == "reset-after":
+            self._reset()
+        elif action == "kill-after":
+            self._kill()
+        else:
+            self._answer(answer.status, content, dict(answer.getheaders()))
+
+    def _answer(self, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response_only(status)
+        length = str(len(content))
+        for name, value in (headers or {"Content-Type": "application/xml"}).items():
+            if name.lower() == "content-length" and self.command == "HEAD":
+                length = value
+            elif name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", length)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def _reset(self) -> None:
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+        self.connection.close()
+
+    def _kill(self) -> None:
+        os.kill(self.proxy.victim, signal.SIGKILL)
+        self._reset()
