@@ -63,9 +63,10 @@ def picture_lineage(catalog: StyleCatalog, uri: str, output: str) -> Lineage:
 def style_lineage(catalog: StyleCatalog, style: StyleVersion) -> Lineage:
     """Of a style: what it was trained from, on which base, with which settings and software, by which run.
 
-    ``command`` trains it again from its reference, as that was cut for the base.
+    ``command`` trains it again from its reference, as that was cut for the base; None for a style that came ready-made.
     """
     run = _run(catalog.storage, style.run_id)
+    trained = style.train_config and (run is None or run["job"] == "train_styles")
     given = {
         "storage": catalog.storage.uri,
         "base": run["config"].get("base", style.base_name) if run else style.base_name,
@@ -83,7 +84,7 @@ def style_lineage(catalog: StyleCatalog, style: StyleVersion) -> Lineage:
         | style.train_config,
         "software": style.software,
         "run": (run and _shown(run)) or {"run_id": style.run_id},
-        "command": _command("jobs/train_styles.py", given),
+        "command": _command("jobs/train_styles.py", given) if trained else None,
     }
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 from pydantic import Field
 from rich.console import Console
 
+from catalog.probes import PROBE_SET
 from catalog.schema import NewStyle, StyleId, Tag
 from catalog.store import StyleCatalog
 from cluster.cache import fetch
@@ -95,6 +96,7 @@ def main() -> int:
                 reference_sha256=image_sha256,
                 photo_uri=folder.child_uri("photo.png") if "photo" in pictures else None,
                 preview_uri=folder.child_uri("preview.png") if "preview" in pictures else None,
+                probe_set=PROBE_SET if "preview" in pictures else None,
                 clip_embedding=base.clip.encode_image(reference)[0].tolist() if embedded else None,
                 clip_encoder=clip_fingerprint(base.spec),
                 tags=list(flags.tags),

@@ -97,6 +97,9 @@ def test_a_style_tells_how_it_was_trained(tmp_path: Path, capsys: pytest.Capture
     flags = parse_flags(TrainStylesFlags, command[2:])
     assert flags.train == config
     assert (flags.id, flags.image, flags.base) == ("monet", "samples/x.jpg", "mini64")
+    storage.write_bytes("runs/other.json", json.dumps({"job": "import_style", "config": {}}).encode())
+    ready_made = style.model_copy(update={"run_id": "other"})
+    assert style_lineage(catalog, ready_made)["command"] is None
     assert main(["show", "monet", "--lineage", "--storage", storage.uri]) == 0
     said = capsys.readouterr().out
     assert "3e-05" in said
