@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from catalog.changes import Alias, Changes, Note, Pair
+    from catalog.filters import Condition
     from catalog.gc import GcReport
     from catalog.optimize import Optimized
     from catalog.schema import NewStyle, StyleVersion
@@ -75,10 +76,20 @@ class StyleCatalog:
         registered = register(self.rows, self.events, new)
         return self._versions(self.view(), [registered])[0] if isinstance(registered, tuple) else registered
 
-    def resolve(self, selection: str) -> Versions:
-        """What a selection means now, each version once, in the order selected."""
+    def resolve(self, selection: str | None, *, where: "Sequence[Condition]" = (), latest: bool = False) -> Versions:
+        """What a selection means now, each version once, in the order selected; of those, what passes the filters.
+
+        Without a selection everything that passes them, by style and version.
+        """
+        from catalog.view import Question
+
         view = self.view()
-        return self._versions(view, self._pairs(selection, view=view))
+        pairs = self._pairs(selection, view=view) if selection is not None else None
+        if where or latest or pairs is None:
+            asked = Question(("style_id", "version"), where, latest=latest)
+            passed = {(row["style_id"], row["version"]): None for row in view.ask(asked)}
+            pairs = [pair for pair in pairs or passed if pair in passed]
+        return self._versions(view, pairs)
 
     def show(self, name: str) -> "StyleVersion":
         """One version by ``id`` (its latest), ``id@version`` or ``id@alias``."""

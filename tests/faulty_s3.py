@@ -19,11 +19,12 @@ Action = Literal["pass", "503", "expired", "reset", "reset-after", "silent", "ki
 
 @dataclass(frozen=True)
 class Request:
-    """``number`` counts from 0 since the plan was set; probes of the AWS libraries are requests too."""
+    """``number`` counts from 0 since the plan was set; ``write`` so too, of requests that change something."""
 
     number: int
     method: str
     path: str
+    write: int | None = None
 
 
 Plan = Callable[[Request], Action]
@@ -50,7 +51,9 @@ class FaultyS3:
 
     def next(self, method: str, path: str) -> Action:
         with self.lock:
-            request = Request(len(self.seen), method, path)
+            changes = method not in ("GET", "HEAD")
+            before = sum(request.write is not None for request in self.seen)
+            request = Request(len(self.seen), method, path, before if changes else None)
             self.seen.append(request)
             return self.plan(request)
 
@@ -63,7 +66,7 @@ def faulty_s3(server: str) -> Iterator[FaultyS3]:
     class Handler(_Handler):
         proxy = faults
 
-    http_server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    http_server = _Server(("127.0.0.1", 0), Handler)
     http_server.daemon_threads = True
     faults.endpoint = f"http://127.0.0.1:{http_server.server_port}"
     thread = threading.Thread(target=http_server.serve_forever, args=(0.05,))
@@ -75,6 +78,11 @@ def faulty_s3(server: str) -> Iterator[FaultyS3]:
         http_server.shutdown()
         http_server.server_close()
         thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that are killed leave their connections."""
 
 
 class _Handler(BaseHTTPRequestHandler):

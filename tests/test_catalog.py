@@ -236,6 +236,18 @@ def test_command_line(catalog: StyleCatalog, capsys: pytest.CaptureFixture[str])
     assert (row["style_id"], row["version"], "clip_embedding" in row) == ("monet", 1, False)
     assert main(["show", "monet@1", "--storage", uri]) == 0
     assert "2 numbers" in capsys.readouterr().out
+    for chosen in (
+        ["--tag", "painting"],
+        ["monet", "--where", "version=1"],
+        ["--latest"],
+        ["all", "--since", "2020-01-01"],
+    ):
+        assert main(["show", *chosen, "--storage", uri, "--json"]) == 0
+        assert [row["style_id"] for row in json.loads(capsys.readouterr().out)] == ["monet"]
+    assert main(["show", "monet", "--where", "version>1", "--storage", uri, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+    assert main(["show", "--storage", uri]) == 2
+    assert "say which styles" in capsys.readouterr().err
     assert main(["show", "tag:painting", "--storage", uri, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["style_id"] == "monet"
 

@@ -1,15 +1,21 @@
-"""Everything known of some styles."""
+"""Everything known of some styles: those selected, or those that pass the filters, or both."""
 
 import argparse
 import json
 from typing import TYPE_CHECKING
+
+from catalog.commands.filtering import add_filters, conditions
+from catalog.errors import CatalogUsageError
 
 if TYPE_CHECKING:
     from catalog.store import StyleCatalog
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("select", metavar="SEL", help="comma list of id, id@version, id@alias, tag:name, all")
+    parser.add_argument(
+        "select", metavar="SEL", nargs="?", help="comma list of id, id@version, id@alias, tag:name, all"
+    )
+    add_filters(parser)
     parser.add_argument("--lineage", action="store_true", help="what each was made from, by which run, and how again")
 
 
@@ -20,7 +26,10 @@ def run(catalog: "StyleCatalog", options: argparse.Namespace) -> None:
 
     from catalog.commands.output import printable
 
-    versions = catalog.resolve(options.select)
+    where = conditions(options)
+    if options.select is None and not where and not options.latest:
+        raise CatalogUsageError("say which styles: SEL, or filters such as --where 'structure>0.8'")
+    versions = catalog.resolve(options.select, where=where, latest=options.latest)
     if options.lineage:
         from catalog.commands.lineage import print_lineage
         from catalog.lineage import style_lineage
