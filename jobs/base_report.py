@@ -17,14 +17,17 @@ from cluster.cli import ConfigError, ExitCode, JobFlags, Problem, parse_flags, r
 from cluster.run_record import run_record
 from cluster.storage import NotFound, Storage
 from jobs.bases import open_base
+from jobs.pretraining.recipes import read_recipe
 from jobs.pretraining.tables import Row, list_images, read_table
 from osasis.base import Base
 from osasis.content import draw_photos
+from osasis.diffae import DiffAE
 from osasis.errors import BaseError, ImageRejected, OsasisError
 from osasis.image import decode_image, encode_png, fit, to_image
 from osasis.pretrain.clip import evaluate
 from osasis.pretrain.distortions import mean_squares, two_alternative
 from osasis.pretrain.measures import frechet_distance, psnr, round_trips
+from osasis.pretrain.recipe import Recipe
 from osasis.pretrain.samples import photo_prior_samples
 from osasis.seeding import generator
 
@@ -45,6 +48,8 @@ class BaseReportFlags(JobFlags):
     """Base: bundled name, path or s3:// URI."""
     diffae: str | None = None
     """Weights of a DiffAE to measure instead of the base's, such as .work/parts/diffae.safetensors of a training."""
+    recipe: str | None = None
+    """Recipe by which those weights were trained: a name or a file; default: networks of the base's sizes."""
     images: str
     """Folder or s3:// prefix of images."""
     table: str | None = None
@@ -78,7 +83,7 @@ def main() -> int:
     try:
         base = open_base(flags.base, flags.device)
         if flags.diffae:
-            _take_weights(base, flags.diffae)
+            _take_weights(base, flags.diffae, read_recipe(flags.recipe, {}) if flags.recipe else None)
     except (BaseError, RuntimeError, OSError) as error:
         raise ConfigError(Problem("--diffae" if flags.diffae else "--base", str(error))) from error
     console.print(f"base {base.spec.name} ({base.fingerprint}) on {len(rows)} photographs → {out}")
@@ -103,9 +108,11 @@ def main() -> int:
     return ExitCode.DONE
 
 
-def _take_weights(base: Base, uri: str) -> None:
+def _take_weights(base: Base, uri: str, recipe: Recipe | None) -> None:
+    network = DiffAE(recipe.unet, recipe.encoder) if recipe else base.diffae
     tensors = load_tensors(Storage.open(uri).read_bytes())
-    base.diffae.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    base.diffae = network.eval().requires_grad_(False).to(base.device).to(memory_format=torch.channels_last)
 
 
 def _read(storage: Storage, rows: list[Row], size: int) -> tuple[list[Row], np.ndarray]:

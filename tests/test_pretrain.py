@@ -272,7 +272,7 @@ def test_costs_are_those_of_the_layers() -> None:
 
 @pytest.mark.slow
 def test_a_step_of_ffhq256_fits_and_works() -> None:
-    """168.5 M parameters with gradients, moments and averages are 3.4 GB; with one image in bf16 the peak was 6.0 GiB."""
+    """168.5 M parameters with gradients, moments and averages are 3.4 GB; the peak was 6.0 GiB with one image."""
     recipe = RECIPES["ffhq256"]()
     torch.manual_seed(0)
     config = recipe.diffae_training.model_copy(update={"batch_size": 1, "loaders": 0})
