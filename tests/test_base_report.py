@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,12 +16,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
+from cluster.cli import ConfigError
+from jobs import base_report
 from osasis.base import bundled_bases, load_base
 from osasis.diffusion import linear_betas
 from osasis.image import decode_image, fit
 from osasis.pretrain.distortions import DISTORTIONS, mean_squares, two_alternative
 from osasis.pretrain.measures import frechet_distance, psnr, round_trips
-from tests.jobs_run import ROOT, run_job
+from tests.jobs_run import ROOT
 from tests.tiny import make_tiny_base
 
 
@@ -82,7 +85,13 @@ def test_the_bundled_perceptual_distance_orders_distortions_better_than_l2() -> 
     assert {f"L2/{kind}" for kind in DISTORTIONS} < shares.keys()
 
 
-def test_the_job_reports_what_the_base_holds(tmp_path: Path) -> None:
+def report(*flags: object) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["base_report.py", *map(str, flags)])
+        assert base_report.main() == 0
+
+
+def test_the_job_reports_what_the_base_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base = make_tiny_base(tmp_path / "base")
     images = tmp_path / "images"
     images.mkdir()
@@ -95,14 +104,16 @@ def test_the_job_reports_what_the_base_holds(tmp_path: Path) -> None:
         + "broken.png,dev,open\n0.png,train,open\n"
     )  # fmt: skip
     where = ("--base", base, "--images", images, "--table", tmp_path / "labels.csv", "--out", tmp_path / "out")
-    assert "on 6 photographs" in run_job("base_report", *where, "--dry-run")
+    report(*where, "--dry-run")
+    assert "on 6 photographs" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
-    output = run_job("base_report", *where, "--count", 4, "--full", 2, "--batch-size", 2, "--samples", 3)
+    report(*where, "--count", 4, "--full", 2, "--batch-size", 2, "--samples", 3)
+    output = capsys.readouterr().out
     assert "left out broken.png" in output
     assert "round trip/full" in output
-    report = json.loads((tmp_path / "out" / "report.json").read_bytes())
-    assert report["photographs"] == 5
-    figures = report["figures"]
+    written = json.loads((tmp_path / "out" / "report.json").read_bytes())
+    assert written["photographs"] == 5
+    figures = written["figures"]
     assert all(math.isfinite(value) for value in figures.values())
     for name in ("round trip/t0, dB", "z alone/perceptual distance", "Fréchet/samples", "CLIP/smile/majority"):
         assert name in figures
@@ -110,4 +121,7 @@ def test_the_job_reports_what_the_base_holds(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "out" / "round_trips.png").size == (2 * 18 + 2, 4 * 18 + 2)
     assert Image.open(tmp_path / "out" / "samples.png").size[0] == 3 * 18 + 2
     assert Image.open(tmp_path / "out" / "photo_prior.png").size[0] == 8 * 18 + 2
-    run_job("base_report", *where[:2], "--images", tmp_path / "nothing", "--out", tmp_path / "x", expect=2)
+    with pytest.raises(ConfigError, match="holds no files"):
+        report(*where[:2], "--images", tmp_path / "nothing", "--out", tmp_path / "x")
+    with pytest.raises(ConfigError, match=r"size mismatch|Missing key"):
+        report(*where, "--diffae", base / "diffae.safetensors", "--recipe", "mini64")

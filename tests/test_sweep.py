@@ -1,7 +1,6 @@
 """benchmarks/sweep_styles.py on a tiny base, and the measures it prints."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,16 +10,16 @@ import torch
 import yaml
 from PIL import Image
 
+from benchmarks import sweep_styles
+from cluster.cli import ConfigError
 from osasis.metrics import structural_similarity
-from tests.jobs_run import ROOT
 from tests.tiny import make_tiny_base
 
 
-def sweep(*flags: object, expect: int = 0) -> str:
-    command = [sys.executable, str(ROOT / "benchmarks" / "sweep_styles.py"), *map(str, flags)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == expect, done.stdout + done.stderr
-    return done.stdout + done.stderr
+def sweep(*flags: object) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["sweep_styles.py", *map(str, flags)])
+        assert sweep_styles.main() == 0
 
 
 def test_every_setting_is_measured_once_and_never_again(tmp_path: Path) -> None:
@@ -50,7 +49,8 @@ def test_every_setting_is_measured_once_and_never_again(tmp_path: Path) -> None:
 
     settings["bad"] = {"train": {"no_such_field": 1}}
     file.write_text(yaml.safe_dump({"references": {"a": {"image": str(tmp_path / "0.png")}}, "settings": settings}))
-    assert "no_such_field" in sweep(*flags, expect=2)
+    with pytest.raises(ConfigError, match="no_such_field"):
+        sweep(*flags)
 
 
 def test_structural_similarity_knows_equal_weaker_and_inverted_pictures() -> None:
