@@ -18,7 +18,7 @@ from cluster.storage import Storage, StorageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from tenacity import Retrying
+    from tenacity import RetryCallState, Retrying
 
 ROWS = "catalog"
 EVENTS = "catalog_events"
@@ -32,6 +32,7 @@ NEEDED = "0.1.0"
 
 _FORMAT_KEY, _NEEDED_KEY = "style-catalog.format", "style-catalog.needed"
 _PATIENCE_S = 120.0
+_ATTEMPTS = 4
 _CONFIGURATION = {
     # Opening a table reads the commits since the last checkpoint one by one.
     "delta.checkpointInterval": "20",
@@ -165,14 +166,26 @@ class Log:
 
 
 def _retrying() -> "Retrying":
-    from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+    from tenacity import Retrying, retry_if_exception, wait_random_exponential
 
     return Retrying(
-        retry=retry_if_exception_type(CommitFailedError),
-        stop=stop_after_delay(_PATIENCE_S),
+        retry=retry_if_exception(lambda error: isinstance(error, CommitFailedError) or _unanswered(error)),
+        stop=_given_up,
         wait=wait_random_exponential(multiplier=0.05, max=1),
         reraise=True,
     )
+
+
+def _unanswered(error: BaseException) -> bool:
+    """A write whose answer did not come: Delta does not repeat it, for it may have been done; deciding anew tells."""
+    return isinstance(error, OSError) and "HTTP error" in str(error) and " retries" not in str(error)
+
+
+def _given_up(state: "RetryCallState") -> bool:
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, CommitFailedError):
+        return (state.seconds_since_start or 0) > _PATIENCE_S
+    return state.attempt_number >= _ATTEMPTS
 
 
 def _write(table: DeltaTable, schema: "pa.Schema", commit: Commit) -> None:

@@ -62,6 +62,27 @@ def test_what_goes_wrong_now_and_then_is_tried_again(catalog: StyleCatalog, prox
     assert [event["kind"] for event in catalog.history("monet", "prod")] == ["alias-set", "alias-removed"]
 
 
+@pytest.mark.parametrize("action", ["reset", "reset-after"])
+def test_a_commit_whose_answer_is_lost_is_made_once(catalog: StyleCatalog, proxy: FaultyS3, action: Action) -> None:
+    style = new_style(catalog.storage, "late", b"3")
+    lost: list[str] = []
+
+    def plan(request: Request) -> Action:
+        if request.write is not None and request.path.endswith(".json") and request.path not in lost:
+            lost.append(request.path)
+            return action
+        return "pass"
+
+    proxy.follow(plan)
+    assert str(catalog.register(style)) == "late@1"
+    catalog.set_alias("late@1", "prod", expect=0)
+    catalog.tag("late@1", add=["x", "y"])
+    assert len(lost) >= 3
+    proxy.follow(lambda request: "pass")
+    assert names(catalog.list()) == ["late@1", "monet@2"]
+    assert [event["kind"] for event in catalog.history("late")] == ["alias-set", "tag-added", "tag-added"]
+
+
 _REASONS = {"503": "SlowDown", "expired": "credentials have expired", "reset": "no answer"}
 _QUICK = (("list", "503"), ("register", "expired"), ("alias", "reset"))
 

@@ -157,4 +157,4 @@ def test_a_change_is_made_once_wherever_its_process_is_killed(
 
 
 def test_a_registration_killed_at_its_commit_is_made_once(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _kill(s3, "register", monkeypatch, [2]) == 2  # of its mark, its Parquet file and its commit the last
+    assert _kill(s3, "register", monkeypatch, [7]) == 2  # after five files of the style, its mark and its Parquet file
