@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,20 +12,15 @@ from catalog.store import UnknownStyle
 from cluster.cache import default_cache_dir
 from cluster.cli import ExitCode, parse_flags, run_job
 from cluster.connection import connect
-from cluster.resources import Ask, capacity
 from cluster.run_record import run_record
-from jobs.stages.inputs import windows
 from jobs.stages.manifest import Manifest
-from jobs.stages.outstanding import Tally, outstanding
-from jobs.stages.pipeline import PREPARE_CPUS, Pipeline, Pool
+from jobs.stages.outstanding import Tally
+from jobs.stages.pipeline import Pipeline
 from jobs.stages.plan import Plan, StylizeFlags, make_plan
 from jobs.stages.prepare import Prepare
-from jobs.stages.progress import ProgressLine
 from jobs.stages.recorder import Recorder
+from jobs.stages.stream import WINDOW_PAIRS, pool, stream
 from jobs.stages.stylizer import Stylizer, StylizerTask
-
-WINDOW_PAIRS = 50_000
-"""(Input, variant) pairs planned and executed at once: bounds the driver's memory, whatever the number of inputs."""
 
 
 def stylize(
@@ -37,27 +32,9 @@ def stylize(
     window_pairs: int = WINDOW_PAIRS,
 ) -> None:
     """Do what is missing, committing as it goes; Ray is connected only if something is. Keeps ``tally`` up to date."""
-    manifest = Manifest(plan.output)
-    recorder = Recorder(manifest, plan.variants, run_id=run_id, seed=plan.flags.seed, replacing=plan.flags.retry_failed)
-    tally.now = recorder.counts
-    with ExitStack() as stack:
-        running: tuple[Pipeline, ProgressLine] | None = None
-        for items in windows(plan.source, max(1, window_pairs // len(plan.variants)), plan.flags.limit):
-            work = outstanding(items, plan.variants, manifest, tally, retry_failed=plan.flags.retry_failed)
-            if not work:
-                continue
-            if running is None:
-                running = stack.enter_context(_pipeline(plan, worker)), stack.enter_context(ProgressLine())
-            pipeline, line = running
-            try:
-                for rows in pipeline.run(work):
-                    recorder.add(rows)
-                    line.update(recorder.seen)
-            finally:
-                recorder.flush()  # whatever ends the run, what is finished stays finished
-    tally.check(len(plan.variants))
-    if running is not None:
-        manifest.compact()
+    manifest, flags = Manifest(plan.output), plan.flags
+    recorder = Recorder(manifest, plan.variants, run_id=run_id, seed=flags.seed, replacing=flags.retry_failed)
+    stream(plan.source, plan.variants, manifest, recorder, tally, flags, lambda: _pipeline(plan, worker), window_pairs)
 
 
 @contextmanager
@@ -65,7 +42,6 @@ def _pipeline(plan: Plan, worker: type[Stylizer]) -> Iterator[Pipeline]:
     """Connect to Ray and size the pool by what is there."""
     flags = plan.flags
     with connect():
-        fitting = capacity(Ask(flags.cpus_per_worker + PREPARE_CPUS, flags.gpus_per_worker))
         task = StylizerTask(
             base_location=plan.base_location,
             variants=plan.variants,
@@ -74,15 +50,11 @@ def _pipeline(plan: Plan, worker: type[Stylizer]) -> Iterator[Pipeline]:
             output=plan.output,
             cache_dir=default_cache_dir(),
             batch_size=flags.batch_size,
-            threads=max(1, round(flags.cpus_per_worker)),
-            device="cuda" if flags.gpus_per_worker else "cpu",
+            threads=flags.threads,
+            device=flags.device,
         )
-        yield Pipeline(
-            Prepare(plan.source, plan.image_size, flags.fit, flags.max_pixels),
-            task,
-            Pool(min(flags.workers or fitting, fitting), flags.cpus_per_worker, flags.gpus_per_worker),
-            worker,
-        )
+        prepare = Prepare(plan.source, plan.image_size, flags.fit, flags.max_pixels)
+        yield Pipeline(prepare, task, pool(flags), worker)
 
 
 def describe(plan: Plan) -> Table:

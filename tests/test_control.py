@@ -131,7 +131,7 @@ def test_flags_reach_the_pictures(base: Base, style: Style, tmp_path: Path) -> N
     settings = {"encode_steps": 10, "decode_steps": 5, "f_ch": 1, "swap_conditioning": True, "style_strength": 0.25}
     plan = make_plan(StylizeFlags(**case.flags | settings))
     task = StylizerTask(
-        str(case.base), plan.variants, plan.flags.config(), TextConfig(), plan.output, tmp_path, 4, 1, "cpu"
+        str(case.base), plan.variants, tmp_path, 4, 1, "cpu", plan.flags.config(), TextConfig(), plan.output
     )
     (item,) = plan.source.items()
     work = [{"input_uri": item.uri, "key": item.key, "locator": item.locator, "missing": ["style-0@1"]}]

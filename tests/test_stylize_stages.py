@@ -147,7 +147,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stylizer_task(tiny: Path, output: Path, styles: int = 2) -> StylizerTask:
     variants = tuple(Variant(f"style-{i}", 1, str(tiny / f"style-{i}.safetensors")) for i in range(styles))
     return StylizerTask(
-        str(tiny / "base"), variants, FAST, TextConfig(), Storage.open(output), tiny / "cache", 4, 1, "cpu"
+        str(tiny / "base"), variants, tiny / "cache", 4, 1, "cpu", FAST, TextConfig(), Storage.open(output)
     )
 
 

@@ -28,6 +28,7 @@ from osasis.text_config import TextConfig
 from osasis.text_edit import edit, few_steps, text_loss
 from tests.hostile import encoded as encoded_file
 from tests.hostile import picture
+from tests.in_process import without_cluster
 from tests.stylize_case import Case
 from tests.tiny import SIZE, SPEC, make_tiny_base
 
@@ -157,9 +158,9 @@ class Fussy(Stylizer):
 FLAGS = {"text_steps": 2, "text_decode_steps": 1, "source_text": "a photo"}
 
 
-@pytest.mark.usefixtures("ray_cluster")
-def test_prompts_through_the_job(storage: Storage, tmp_path: Path) -> None:
+def test_prompts_through_the_job(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No collision, no mixing: rows and folders of their own; retry, resume and rejected inputs as ever."""
+    without_cluster(jobs.stylize, monkeypatch)
     case = Case.make(storage, tmp_path, styles=1)
     case.add({f"0000{i}.png": encoded_file(picture(24, 20, seed=i), "PNG") for i in range(2)} | {"bad.png": b"x"})
     texts = {"text": ["smiling", "painting smiling"], "styles": "none,style-0", **FLAGS}
@@ -182,6 +183,14 @@ def test_prompts_through_the_job(storage: Storage, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         case.run(**texts | {"text_strength": 2.0})
     assert "style-0@1~smiling" in str(caught.value)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_prompt_on_a_cluster(tmp_path: Path) -> None:
+    case = Case.make(Storage.open(tmp_path / "root"), tmp_path, styles=1)
+    case.add_pictures(2)
+    assert case.run(text=["smiling"], styles="none,style-0", **FLAGS).now == {"done": 4}
+    assert case.check_consistent() == {"done": 4}
 
 
 def test_what_a_plan_says_of_prompts(tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:

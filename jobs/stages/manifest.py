@@ -50,8 +50,9 @@ _SMALL_FILES = 64
 class Manifest:
     """Reads and appends rows; a commit is visible as a whole or not at all."""
 
-    def __init__(self, output: Storage) -> None:
-        self.uri = output.delta_uri("manifest")
+    def __init__(self, output: Storage, name: str = "manifest", schema: pa.Schema = SCHEMA) -> None:
+        self.uri = output.delta_uri(name)
+        self._schema = schema
         self._options = output.delta_options()
 
     def table(self) -> DeltaTable | None:
@@ -98,7 +99,7 @@ class Manifest:
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
         """Commit rows of pairs that had none."""
         if rows:
-            write_deltalake(self.uri, _table(rows), mode="append", schema_mode="merge", storage_options=self._options)
+            self._write(rows, mode="append")
 
     def replace(self, rows: Sequence[dict[str, Any]]) -> None:
         """Commit rows of pairs that may have one already, which then gives way; one commit a style."""
@@ -123,14 +124,12 @@ class Manifest:
         reraise=True,
     )
     def _overwrite(self, predicate: str, rows: Sequence[dict[str, Any]]) -> None:
-        write_deltalake(
-            self.uri,
-            _table(rows),
-            mode="overwrite",
-            predicate=predicate,
-            schema_mode="merge",
-            storage_options=self._options,
-        )
+        self._write(rows, mode="overwrite", predicate=predicate)
+
+    def _write(self, rows: Collection[dict[str, Any]], **how: Any) -> None:
+        data = pa.Table.from_pylist(list(rows), schema=self._schema)
+        # "merge": a table of before a column was added takes it on.
+        write_deltalake(self.uri, data, schema_mode="merge", storage_options=self._options, **how)
 
     def compact(self) -> None:
         """Join many small files into few. Leaves the old ones to readers that are under way for a week."""
@@ -142,10 +141,6 @@ class Manifest:
             table.vacuum(retention_hours=int(timedelta(days=7).total_seconds() // 3600), dry_run=False)
         except CommitFailedError:  # another run writes; it will compact
             return
-
-
-def _table(rows: Collection[dict[str, Any]]) -> pa.Table:
-    return pa.Table.from_pylist(list(rows), schema=SCHEMA)
 
 
 def _quoted(text: str) -> str:

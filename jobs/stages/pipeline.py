@@ -18,9 +18,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext
 
 from jobs.stages.prepare import WORK, Prepare
-from jobs.stages.stylizer import Stylizer, StylizerTask
-
-Row = dict[str, Any]
+from jobs.stages.worker import Row, Task, Worker
 
 PREPARE_CPUS = 0.25
 """Share of a CPU for a reading and decoding task: each worker is given this beside its own, so that neither starves."""
@@ -44,12 +42,12 @@ class Pool:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Prepare tasks feeding a pool of stylizers."""
+    """Prepare tasks feeding a pool of workers."""
 
     prepare: Prepare
-    task: StylizerTask
+    task: Task
     pool: Pool
-    worker: type[Stylizer] = Stylizer
+    worker: type[Worker[Any]]
 
     def run(self, work: Sequence[Row]) -> Iterator[list[Row]]:
         """Rows of FINISHED in groups as they come, exactly one for each row of WORK; [] when idle for a second.

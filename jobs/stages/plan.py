@@ -11,15 +11,16 @@ from pydantic import Field
 
 from catalog.schema import StyleVersion
 from catalog.store import StyleCatalog, UnknownStyle
-from cluster.cli import ConfigError, JobFlags, Problem
+from cluster.cli import ConfigError, Problem
 from cluster.storage import Storage, StorageError
 from jobs.bases import DEFAULT_BASE, describe_base
+from jobs.stages.flags import StreamFlags, reached
 from jobs.stages.inputs import Source, open_source
 from jobs.stages.manifest import Manifest
 from jobs.stages.variants import NO_STYLE, Variant
 from osasis.base import BaseSpec, bundled_bases, fingerprint
 from osasis.errors import OsasisError
-from osasis.image import MAX_PIXELS, PIXELS_CEILING, FitMode
+from osasis.image import FitMode
 from osasis.stylize_config import StylizeConfig
 from osasis.text_config import TextConfig
 
@@ -29,7 +30,7 @@ _FIRST = {"t0_ratio", "encode_steps", "decode_steps", "lambda_spn", "style_level
 """Parameters of stylization that were always part of :func:`params_hash`."""
 
 
-class StylizeFlags(JobFlags, StylizeConfig, TextConfig):  # type: ignore[misc]  # each has a model_config; the first counts
+class StylizeFlags(StreamFlags, StylizeConfig, TextConfig):  # type: ignore[misc]  # each has a model_config; the first counts
     """Stylizes every picture of --input in every style of --styles, as pictures and a manifest under --output.
 
     Running the same command again does only what is missing. Exit codes: 0 all is done; 1 failed; 2 bad usage or
@@ -38,27 +39,11 @@ class StylizeFlags(JobFlags, StylizeConfig, TextConfig):  # type: ignore[misc]  
     """
 
     storage: str = Field(description="Where the catalog is: path or s3:// URI.")
-    input: str = Field(
-        description="Folder or s3:// prefix of pictures, one file, or a .parquet or .csv file with a column of URIs."
-    )
     styles: str = Field(description="Comma list of id, id@version, id@alias, tag:TAG, all, or none for the base alone.")
     text: list[str] = Field(
         [], description="Prompts, such as smiling: each makes pictures of its own. Repeatable, or a comma list."
     )
-    output: str = Field(description="Where pictures and the manifest go: path or s3:// URI.")
     base: str | None = Field(None, description="Base: bundled name, path or s3:// URI. Default: the styles' own.")
-    input_column: str = Field("uri", description="Column of a table input that holds the URIs.")
-    fit: FitMode = Field(
-        "crop", description="crop: the largest centred square; pad: the whole picture, continued by reflection."
-    )
-    max_pixels: int = Field(MAX_PIXELS, gt=0, le=PIXELS_CEILING, description="Larger pictures are rejected unread.")
-    batch_size: int = Field(8, gt=0, description="Pictures a worker takes at once.")
-    workers: int | None = Field(None, gt=0, description="Workers; default: as many as the cluster holds.")
-    cpus_per_worker: float = Field(0.75, gt=0, description="CPUs of a worker; 0.25 more is set aside for decoding.")
-    gpus_per_worker: float = Field(0, ge=0, description="GPUs of a worker; a part of one is possible.")
-    limit: int | None = Field(None, gt=0, description="Only the first so many inputs.")
-    retry_failed: bool = Field(False, description="Take up again what failed before (rejected stays rejected).")
-    dry_run: bool = Field(False, description="Print the resolved plan and touch nothing.")
 
     def config(self) -> StylizeConfig:
         """The method's part."""
@@ -101,10 +86,10 @@ def make_plan(flags: StylizeFlags) -> Plan:
             problems.append(Problem(flag, str(error)))
         return None
 
-    storage = attempt("--storage", lambda: _reached(flags.storage, writable=not flags.dry_run))
+    storage = attempt("--storage", lambda: reached(flags.storage, writable=not flags.dry_run))
     versions = attempt("--styles", lambda: _versions(storage, flags.styles)) if storage else None
     source = attempt("--input", lambda: open_source(flags.input, flags.input_column))
-    output = attempt("--output", lambda: _output(flags))
+    output = attempt("--output", flags.open_output)
     base = None if versions is None and flags.base is None else attempt("--base", lambda: _base(flags.base, versions))
     variants: tuple[Variant, ...] = ()
     warnings: list[str] = []
@@ -117,7 +102,7 @@ def make_plan(flags: StylizeFlags) -> Plan:
                 warnings.append(f"{prompt!r}: the base's CLIP does not know {', '.join(unknown)}")
         variants = make_variants(flags, versions or [], fingerprint(base[1]))
     if output and variants:
-        problems.extend(attempt("--output", lambda: _occupied(output, variants)) or [])
+        problems.extend(attempt("--output", lambda: occupied(Manifest(output), variants)) or [])
     if problems or not (storage and variants and source and output and base):
         raise ConfigError(problems)
     base_location, spec = base
@@ -196,25 +181,10 @@ def _other_base(spec: BaseSpec, versions: Sequence[StyleVersion]) -> list[Proble
     ]
 
 
-def _reached(uri: str, *, writable: bool) -> Storage:
-    storage = Storage.open(uri)
-    if writable:
-        storage.check_writable()
-    else:
-        next(storage.walk(recursive=False), None)
-    return storage
-
-
-def _output(flags: StylizeFlags) -> Storage:
-    if f"{Storage.open(flags.output)}/".startswith(f"{Storage.open(flags.input)}/"):
-        raise ValueError("lies inside --input: its pictures would be taken for inputs")
-    return _reached(flags.output, writable=not flags.dry_run)
-
-
-def _occupied(output: Storage, variants: Sequence[Variant]) -> list[Problem]:
+def occupied(manifest: Manifest, variants: Sequence[Variant]) -> list[Problem]:
     """Pictures of other parameters would be overwritten, and their rows be wrong."""
     labels = {(variant.pair, variant.text): variant.label for variant in variants}
-    taken = [labels[found] for found in Manifest(output).other_parameters(list(labels))]
+    taken = [labels[found] for found in manifest.other_parameters(list(labels))]
     hint = "give another --output, or the parameters of that run"
     message = f"holds pictures of {', '.join(taken)} made with other parameters"
     return [Problem("--output", message, hint)] if taken else []

@@ -1,0 +1,174 @@
+"""Ranks pictures by how usual they are to a base: the paper's low- and high-density selection."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import pyarrow.compute as pc
+from pydantic import Field
+from rich.console import Console
+
+from cluster.cache import default_cache_dir
+from cluster.cli import ConfigError, ExitCode, Problem, parse_flags, run_job
+from cluster.connection import connect
+from cluster.run_record import run_record
+from cluster.storage import Storage, StorageError
+from jobs.bases import DEFAULT_BASE, describe_base
+from jobs.stages.flags import StreamFlags
+from jobs.stages.inputs import Source, open_source
+from jobs.stages.manifest import Manifest
+from jobs.stages.outstanding import Tally
+from jobs.stages.pipeline import Pipeline
+from jobs.stages.plan import occupied
+from jobs.stages.prepare import Prepare
+from jobs.stages.ranker import DENSITY_SCHEMA, Ranker, RankerTask
+from jobs.stages.recorder import Recorder
+from jobs.stages.stream import WINDOW_PAIRS, pool, stream
+from jobs.stages.variants import NO_STYLE, Variant
+from osasis.base import BaseSpec, fingerprint
+from osasis.density import DensityConfig
+from osasis.errors import OsasisError
+
+T = TypeVar("T")
+
+TABLE, LOW, HIGH = "density", "low.txt", "high.txt"
+"""Below --output: a Delta table with a row per input, and URIs of the least and the most usual inputs, one a line."""
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+class RankFlags(StreamFlags, DensityConfig):  # type: ignore[misc]  # both name their model_config; the first counts
+    """Measures how well stochastic reconstructions (the same z_sem, fresh noise) bring each picture of --input back.
+
+    Writes a table under --output, and lists of the --count pictures with the largest distance (low.txt: low density)
+    and the smallest (high.txt). Running the same command again does only what is missing. Exit codes: 0 all is done;
+    1 failed; 2 bad usage or configuration; 3 finished, but the table holds rejected or failed inputs.
+    """
+
+    base: str = Field(DEFAULT_BASE, description="Base: bundled name, path or s3:// URI.")
+    count: int = Field(100, gt=0, description="Pictures on each list.")
+
+    def config(self) -> DensityConfig:
+        """The method's part."""
+        return DensityConfig(**self.model_dump(include=set(DensityConfig.model_fields)))
+
+
+@dataclass(frozen=True)
+class RankPlan:
+    """Everything resolved: what is read, by which base, and where the figures go."""
+
+    flags: RankFlags
+    source: Source
+    output: Storage
+    base_location: str
+    base: BaseSpec
+    variant: Variant
+
+    @property
+    def table(self) -> Manifest:
+        return Manifest(self.output, TABLE, DENSITY_SCHEMA)
+
+
+def make_plan(flags: RankFlags) -> RankPlan:
+    """Resolve ``flags``, reading but writing nothing.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    problems: list[Problem] = []
+
+    def attempt(flag: str, resolve: Callable[[], T]) -> T | None:
+        try:
+            return resolve()
+        except ConfigError as error:
+            problems.extend(error.problems)
+        except (StorageError, OsasisError, ValueError, OSError) as error:
+            problems.append(Problem(flag, str(error)))
+        return None
+
+    source = attempt("--input", lambda: open_source(flags.input, flags.input_column))
+    output = attempt("--output", flags.open_output)
+    base = attempt("--base", lambda: describe_base(flags.base))
+    if base and base[1].perceptual is None:
+        problems.append(Problem("--base", f"base {base[1].name} has no perceptual distance, which ranking needs"))
+    if problems or not (source and output and base):
+        raise ConfigError(problems)
+    identity = [flags.config().model_dump(), flags.fit, fingerprint(base[1])]
+    hashed = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    plan = RankPlan(flags, source, output, *base, Variant(NO_STYLE, 0, params_hash=hashed))
+    problems.extend(occupied(plan.table, [plan.variant]))
+    if problems:
+        raise ConfigError(problems)
+    return plan
+
+
+def rank(
+    plan: RankPlan, run_id: str, tally: Tally, *, worker: type[Ranker] = Ranker, window_pairs: int = WINDOW_PAIRS
+) -> None:
+    """Measure what is missing, and write both lists anew."""
+    flags, table = plan.flags, plan.table
+    recorder = Recorder(table, [plan.variant], run_id=run_id, seed=flags.seed, replacing=flags.retry_failed)
+    stream(plan.source, [plan.variant], table, recorder, tally, flags, lambda: _pipeline(plan, worker), window_pairs)
+    for name, uris in zip((LOW, HIGH), extremes(table, flags.count), strict=True):
+        plan.output.write_bytes(name, "".join(f"{uri}\n" for uri in uris).encode(errors="surrogateescape"))
+
+
+def extremes(table: Manifest, count: int) -> tuple[list[str], list[str]]:
+    """URIs of (lowest density, highest density), at most ``count`` each; the most extreme first, ties by URI."""
+    found = table.table()
+    if found is None:
+        return [], []
+    rows = found.to_pyarrow_dataset().to_table(columns=["input_uri", "distance"], filter=pc.field("status") == "done")
+
+    def first(order: str) -> list[str]:
+        keys = [("distance", order), ("input_uri", "ascending")]
+        uris: list[str] = rows.take(pc.select_k_unstable(rows, count, keys))["input_uri"].to_pylist()
+        return uris
+
+    return first("descending"), first("ascending")
+
+
+@contextmanager
+def _pipeline(plan: RankPlan, worker: type[Ranker]) -> Iterator[Pipeline]:
+    """Connect to Ray and size the pool by what is there."""
+    flags = plan.flags
+    with connect():
+        task = RankerTask(
+            base_location=plan.base_location,
+            variants=(plan.variant,),
+            cache_dir=default_cache_dir(),
+            batch_size=flags.batch_size,
+            threads=flags.threads,
+            device=flags.device,
+            config=flags.config(),
+        )
+        prepare = Prepare(plan.source, plan.base.image_size, flags.fit, flags.max_pixels)
+        yield Pipeline(prepare, task, pool(flags), worker)
+
+
+def main() -> ExitCode:
+    """Read flags, check, print the plan, run, write the record."""
+    flags = parse_flags(RankFlags)
+    plan = make_plan(flags)
+    console.print(f"input   {flags.input}\nbase    {plan.base.name}, {plan.base_location}", markup=False)
+    console.print(f"method  {', '.join(f'{name}={value}' for name, value in flags.config())}", markup=False)
+    console.print(f"output  {plan.output.child_uri(TABLE)}, {LOW}, {HIGH}", markup=False)
+    if flags.dry_run:
+        return ExitCode.DONE
+    with run_record(plan.output, job="rank_density", config=flags) as record:
+        tally = Tally()
+        try:
+            with record.timed("rank"):
+                rank(plan, record.run_id, tally)
+        finally:
+            record.counts.update(tally.counts())
+    done, rejected, failed = (record.counts[status] for status in ("done", "rejected", "failed"))
+    console.print(f"{done} measured, {rejected} rejected, {failed} failed of {tally.inputs} inputs")
+    return record.exit_code
+
+
+if __name__ == "__main__":
+    run_job(main)

@@ -1,0 +1,59 @@
+"""How usual a picture is to the base: of low density is what a stochastic reconstruction does not bring back.
+
+The paper's selection of low- and high-density images: the same z_sem, x_T drawn from N(0, I), and the perceptual
+distance (LPIPS) of what comes out to the original. A large distance means low density.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from torch import Tensor
+
+from osasis.base import Base
+from osasis.diffusion import Schedule, ddim_decode, ddim_timesteps, last
+from osasis.seeding import generator
+
+
+class DensityConfig(BaseModel):
+    """How density is measured."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int = Field(20, gt=0, description="Reverse DDIM steps from pure noise.")
+    draws: int = Field(1, gt=0, description="Reconstructions a picture, over which the distance is averaged.")
+    seed: int = Field(0, description="Of the noise, which each picture draws for itself.")
+
+    @field_validator("steps")
+    @classmethod
+    def _steps_are_possible(cls, steps: int) -> int:
+        ddim_timesteps(steps)
+        return steps
+
+
+@torch.no_grad()
+def stochastic_reconstruction(base: Base, images: Tensor, keys: Sequence[object], steps: int, seed: int) -> Tensor:
+    """The pictures from their z_sem alone, x_T ~ N(0, I). [B, 3, S, S] in [-1, 1], the same shape back.
+
+    ``keys``: B names of the pictures; each seeds its own noise, whatever the others in the batch.
+    """
+    z = base.diffae.encoder(images)
+    noise = [torch.randn(images.shape[1:], generator=generator(seed, "density", key)) for key in keys]
+    x_T = torch.stack(noise).to(images.device)
+    steps_done = ddim_decode(x_T, lambda x, t: base.eps(x, t, z), Schedule.ddim(steps))
+    return last((x for x, _ in steps_done), x_T).clamp(-1, 1)
+
+
+@torch.no_grad()
+def density_distance(base: Base, images: Tensor, keys: Sequence[object], config: DensityConfig) -> Tensor:
+    """Mean perceptual distance of stochastic reconstructions to ``images`` [B, 3, S, S] → [B]; large is low density.
+
+    Raises:
+        BaseError: the base has no perceptual distance.
+    """
+    total = torch.zeros(len(images), device=images.device)
+    for draw in range(config.draws):
+        named = [(draw, key) for key in keys]
+        rebuilt = stochastic_reconstruction(base, images, named, config.steps, config.seed)
+        total = total + base.perceptual(rebuilt, images)
+    return total / config.draws
