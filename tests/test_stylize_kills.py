@@ -43,12 +43,13 @@ def test_driver_killed_in_the_middle(case: Case) -> None:
 class DiesOnce(Stylizer):
     """Kills its own process in the middle of the first batch that holds a certain picture, after writing one."""
 
-    def _write(self, label: str, row: dict[str, Any], picture: Any, seconds: float) -> None:
-        super()._write(label, row, picture, seconds)
+    def keep(self, label: str, row: dict[str, Any], result: Any) -> dict[str, Any]:
+        kept = super().keep(label, row, result)
         flag = Path(self.task.output.path).parent / "died"
         if row["key"].startswith("00013") and not flag.exists():
             flag.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        return kept
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -16,7 +16,9 @@ class StreamFlags(JobFlags):
     output: str = Field(description="Where the results go: path or s3:// URI.")
     input_column: str = Field("uri", description="Column of a table input that holds the URIs.")
     fit: FitMode = Field(
-        "crop", description="crop: the largest centred square; pad: the whole picture, continued by reflection."
+        "crop",
+        description="crop: the largest centred square; pad: the whole picture, continued by reflection; squash: all of "
+        "it, with other proportions, as the official release does.",
     )
     max_pixels: int = Field(MAX_PIXELS, gt=0, le=PIXELS_CEILING, description="Larger pictures are rejected unread.")
     batch_size: int = Field(8, gt=0, description="Pictures a worker takes at once.")
