@@ -10,7 +10,7 @@ from cluster.run_record import RunRecord, run_record
 from cluster.storage import Storage
 from jobs.bases import describe_base
 from jobs.pretraining.bundle import bank_from_folder, bank_from_set, write_bundle
-from jobs.pretraining.dataset import open_images, prepare, shard_images
+from jobs.pretraining.dataset import open_images, prepare, read_rows, shard_images
 from jobs.pretraining.estimate import cost_table
 from jobs.pretraining.latents import encode_all
 from jobs.pretraining.loop import Pretraining, fit_part
@@ -18,6 +18,7 @@ from jobs.pretraining.parts import ORDER, PartName, part_file
 from jobs.pretraining.recipes import check_fit, keep_plan, read_recipe, still_to_train
 from jobs.pretraining.sources import Source, open_source
 from osasis.errors import BaseError
+from osasis.pretrain.captions import own_words
 from osasis.pretrain.recipe import Recipe
 
 console = Console(highlight=False, soft_wrap=True)
@@ -98,6 +99,7 @@ def main() -> int:
     with run_record(work, job="train_base", config=flags.model_dump(mode="json")) as record, connect():
         with record.timed("decode"):
             data = prepare(source, work, recipe.decode_size, recipe.image_size, console.print)
+        recipe = recipe.with_words(own_words(read_rows(work, data)))
         usable = len(open_images(work, data))
         record.counts = {"images": usable, "left_out": source.count - usable}
         check_fit(recipe, todo, usable, flags.workers, work)

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from osasis.clip import words
+from osasis.clip import ClipConfig, words
 from osasis.pretrain import captions
 from osasis.pretrain.paint import STYLES, Style, paint_all
+from osasis.pretrain.recipe import RECIPES
 
 ROW = {
     "id": "us0001",
@@ -118,3 +119,20 @@ def test_contrasted_picks_the_rows_value() -> None:
     assert captions.contrasted(ROW | {"glasses": ""}, "glasses") == -1
     assert captions.contrasted(ROW | {"background": "other"}, "background") == -1
     assert captions.contrasted(ROW, "hair", colors=False) == -1
+
+
+def test_a_rows_own_caption_is_what_is_said() -> None:
+    row = {"caption": " a brown dog on grass ", "person": "man", "smile": "open"}
+    said = [captions.caption(row, random.Random(i)) for i in range(20)]
+    assert all("a brown dog on grass" in text and "man" not in text.split() for text in said)
+    assert any(text.endswith("of a brown dog on grass") for text in said)
+    assert captions.full_caption(row) == "a photo of a brown dog on grass"
+    rows = [{"caption": "A dog, a cat"}, {"caption": "a dog"}, {"smile": "open"}]
+    assert captions.own_words(rows) == ("a", "cat", "dog")
+    assert captions.own_words(rows, most=2) == ("a", "dog")
+    recipe = RECIPES["mini64"]()
+    assert recipe.with_words(()) is recipe
+    clip = recipe.with_words(("dog", "photo")).clip
+    assert set(clip.vocab) == {*(recipe.clip.vocab), "dog"}
+    assert clip == ClipConfig.model_validate(clip.model_dump())  # its sizes agree
+    assert RECIPES["ffhq256"]().with_words(("dog",)).clip.vocab == ()

@@ -1,9 +1,11 @@
 """Captions for labelled portraits, from templates.
 
 A row of labels maps attribute → value; an empty value is unknown and is not mentioned. Rows may have other columns.
+A row with a text in ``caption`` is described by it instead: for dogs, churches, garments.
 """
 
 import random
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from osasis.clip import words
@@ -99,6 +101,8 @@ def caption(row: Row, rng: random.Random, medium: Iterable[str] = PHOTO, colors:
     ``medium``: words for the medium, one of which is taken; ``colors``: whether the picture still has its colours.
     """
     named = rng.choice([*medium]) if rng.random() < 0.85 else rng.choice(ANY)
+    if text := row.get("caption", "").strip():
+        return rng.choice(FRAMES).format(medium=_with_article(named), subject=text)
     said = [a for a in _SAID if _sayable(row, a, colors) and rng.random() < _chance(a, row[a])]
     rng.shuffle(said)
     adjectives: list[str] = []
@@ -115,6 +119,8 @@ def caption(row: Row, rng: random.Random, medium: Iterable[str] = PHOTO, colors:
 
 def full_caption(row: Row) -> str:
     """The caption that says all the row knows, in fixed words; for retrieval."""
+    if text := row.get("caption", "").strip():
+        return f"a photo of {text}"
     said = [a for a in _SAID if _sayable(row, a, colors=True)]
     adjectives = [ADJECTIVES[a][row[a]][0] for a in said if a not in CLAUSES]
     clauses = [CLAUSES[a][row[a]][0] for a in said if a in CLAUSES]
@@ -168,6 +174,12 @@ def vocabulary(media: Iterable[str] = ()) -> tuple[str, ...]:
     tables = [phrases for table in (ADJECTIVES, CLAUSES) for values in table.values() for phrases in values.values()]
     texts = [text for phrases in (*NOUNS.values(), *tables, PHOTO, ANY) for text in phrases]
     return tuple(sorted({word for text in (*texts, *media, "a an of") for word in words(text)}))
+
+
+def own_words(rows: Iterable[Row], most: int = 4000) -> tuple[str, ...]:
+    """The words of the rows' own captions, the ``most`` common ones, sorted; empty: they have none."""
+    counts = Counter(word for row in rows for word in words(row.get("caption", "")))
+    return tuple(sorted(word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:most]))
 
 
 def _sayable(row: Row, attribute: str, colors: bool) -> bool:

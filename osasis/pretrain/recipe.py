@@ -39,6 +39,14 @@ class Recipe(BaseModel):
     bank_encode_steps: int = 50
     bank_t0_ratio: float = Field(0.5, gt=0, lt=1)
 
+    def with_words(self, own: tuple[str, ...]) -> Self:
+        """The recipe whose CLIP also knows these words; one with CLIP's byte pairs knows every word."""
+        if not own or not self.clip.vocab or self.clip.text is None:
+            return self
+        vocab = tuple(sorted({*self.clip.vocab, *own}))
+        text = self.clip.text.model_copy(update={"vocab_size": len(vocab) + FIRST_WORD + 2})
+        return self.model_copy(update={"clip": self.clip.model_copy(update={"vocab": vocab, "text": text})})
+
     @model_validator(mode="after")
     def _sizes_agree(self) -> Self:
         for name in ("unet", "encoder", "photo_prior"):
