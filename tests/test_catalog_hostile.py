@@ -24,7 +24,7 @@ _NASTY = st.sampled_from([
     "[red]x[/red]", "$value", "{0}", "%s", "\0", "", " ", "all", "tag:x", "a@1", "a@prod", "é" * 70, "\u202egpj",
 ])  # fmt: skip
 _TEXT = _NASTY | st.text(max_size=30)
-_FEW = settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+_FEW = settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")

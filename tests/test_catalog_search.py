@@ -128,7 +128,7 @@ def test_search_with_the_bundled_clip(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["search", "a woman", "--clip-from", str(tmp_path), "--storage", str(tmp_path)]) == 2
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.text(max_size=40),
     st.sampled_from(["style_id", "notes", "base_name", "tags", "structure", "created_at", "license"]),

@@ -120,7 +120,7 @@ def test_time_memory_and_rows_are_bounded(catalog: StyleCatalog) -> None:
     assert (len(answer.rows), answer.more) == (5, True)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(max_size=60))
 def test_any_text_is_answered_or_refused(catalog: StyleCatalog, text: str) -> None:
     quoted = text.replace("'", "''")
