@@ -8,6 +8,7 @@ from cluster.cache import fetch
 from cluster.storage import Storage
 from osasis.base import Base, BaseSpec, bundled_bases, load_base, load_spec
 from osasis.errors import BaseError
+from osasis.precision import Precision
 
 DEFAULT_BASE = "mini64"
 
@@ -43,6 +44,6 @@ def describe_base(name: str) -> tuple[str, BaseSpec]:
         raise BaseError(f"{storage.child_uri('base.json')} is not valid: {error}") from None
 
 
-def open_base(location: str, device: str, cache_dir: Path | None = None) -> Base:
+def open_base(location: str, device: str, cache_dir: Path | None = None, precision: Precision = "float32") -> Base:
     """Load a base on this node."""
-    return load_base(base_folder(location, cache_dir), device)
+    return load_base(base_folder(location, cache_dir), device, precision=precision)

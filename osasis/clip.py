@@ -2,7 +2,7 @@
 
 import re
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import open_clip
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 PAD, UNKNOWN, FIRST_WORD = 0, 1, 2
 """Token ids of a small vocabulary: padding, any other word, then the words, then start and end of text."""
 
+Feed = Literal["proper", "nearest"]
 Rgb = tuple[float, float, float]
 Depths = tuple[int, int, int, int]
 
@@ -113,9 +114,15 @@ class ClipEncoder(nn.Module):
         size = self.model.visual.image_size
         self.image_size: int = size if isinstance(size, int) else size[0]
 
-    def encode_image(self, images: Tensor) -> Tensor:
-        """[B, 3, H, W] in [-1, 1] → [B, E], differentiable."""
-        return self.model.encode_image(self._fed(images), normalize=True)
+    def encode_image(self, images: Tensor, *, feed: Feed = "proper", unit: bool = True) -> Tensor:
+        """[B, 3, H, W] in [-1, 1] → [B, E], differentiable.
+
+        Args:
+            feed: "proper" resizes with antialiasing and normalizes as the network was trained; "nearest" does as the
+                official release: nearest neighbours, and [-1, 1] as it is.
+            unit: scale embeddings to unit length.
+        """
+        return self.model.encode_image(self._fed(images, feed), normalize=unit)
 
     def encode_text(self, texts: list[str]) -> Tensor:
         """B texts → [B, E]. Words that the vocabulary lacks are read as one unknown word."""
@@ -166,10 +173,12 @@ class ClipEncoder(nn.Module):
     def _ids(self) -> dict[str, int]:
         return {word: i for i, word in enumerate(self.config.vocab, FIRST_WORD)}
 
-    def _fed(self, images: Tensor) -> Tensor:
+    def _fed(self, images: Tensor, feed: Feed = "proper") -> Tensor:
         side = self.image_size
+        if feed == "nearest":
+            return F.interpolate(images, (side, side), mode="nearest")
         if images.shape[-2:] != (side, side):
-            images = F.interpolate(images, (side, side), mode="nearest")
+            images = F.interpolate(images, (side, side), mode="bicubic", antialias=True)
         if self.config.mean is None or self.config.std is None:
             return images
         mean, std = (images.new_tensor(rgb)[:, None, None] for rgb in (self.config.mean, self.config.std))

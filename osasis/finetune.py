@@ -8,6 +8,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from osasis.diffusion import Schedule, ddim_move, predict_x0
 from osasis.errors import NotFinite
 from osasis.layers import zeroed
 from osasis.perceptual import PerceptualDistance
+from osasis.precision import computing
 from osasis.seeding import stable_seed
 from osasis.settings import TrainConfig
 from osasis.spn import PlainSPN, TimeSPN
@@ -104,9 +106,11 @@ class Finetuner:
 
     @classmethod
     def from_base(cls, base: Base, reference: Reference, config: TrainConfig) -> "Finetuner":
-        """A new style on ``base``, with the base's CLIP and perceptual distance."""
+        """A new style on ``base``, with the base's CLIPs and perceptual distance."""
         perceptual = base.perceptual if config.weights.recon_perceptual else None
-        return cls(copy.deepcopy(base.diffae.unet), reference, config, [base.clip.encode_image], perceptual)
+        unit = config.clip_embeddings == "unit"
+        clips = [partial(clip.encode_image, feed=config.clip_input, unit=unit) for clip in base.clips(config.clips)]
+        return cls(copy.deepcopy(base.diffae.unet), reference, config, clips, perceptual)
 
     def iteration(self, content: Content) -> list[dict[str, float]]:
         """One outer iteration: a reverse trajectory with an update at every step. Losses of each step.
@@ -117,11 +121,7 @@ class Finetuner:
             NotFinite: a loss or gradient is NaN or infinite; that update was not made.
         """
         torch.manual_seed(stable_seed(self.config.seed, "dropout", self.next_iteration))
-        with torch.no_grad():
-            targets = [
-                _Targets(clip(content.photos), *embedded)
-                for clip, embedded in zip(self.clips, self._reference_embeddings, strict=True)
-            ]
+        targets = self._targets(content)
         x = torch.cat([content.x_t0, self.reference.x_t0])
         steps = []
         for i in self._decode_indices():
@@ -158,7 +158,7 @@ class Finetuner:
             weight[-1] = 1.0
         x_in = x_t + weight * structure
         z_last = self.reference.z_photo if c.style_condition == "photo" else self.reference.z_style
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=c.bf16):
+        with computing(c.precision, self.device):
             eps = self.unet(x_in, self.schedule.t(i, batch, self.device), torch.cat([content.z_in, z_last]))
         return predict_x0(x_in, eps.to(x_in.dtype), self.schedule.alpha_bar_at(i), c.clamp), x_in
 
@@ -182,6 +182,13 @@ class Finetuner:
         if weights.recon_perceptual and self.perceptual is not None:
             terms["recon_perceptual"] = [self.perceptual(style_x0, self.reference.style).mean()]
         return {name: torch.stack(values).mean() for name, values in terms.items()}
+
+    @torch.no_grad()
+    def _targets(self, content: Content) -> list[_Targets]:
+        return [
+            _Targets(clip(content.photos), *embedded)
+            for clip, embedded in zip(self.clips, self._reference_embeddings, strict=True)
+        ]
 
     def _decode_indices(self) -> list[int]:
         return decode_indices(self.schedule, self.config.t0_ratio, matched=self.config.matched_t0)

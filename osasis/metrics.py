@@ -44,7 +44,7 @@ def style_distance(images: Tensor, reference: Tensor, base: Base) -> Tensor:
     things are, so that another person in the same paint is near (Gatys et al. 2016; Huang and Belongie 2017).
     """
     total = torch.zeros(len(images), device=images.device)
-    features = base.clip.features if base.clip.has_features else base.perceptual.features
+    features = base.clip.features if base.spec.clip and base.clip.has_features else base.perceptual.features
     maps = [*zip([images, *features(images)], [reference, *features(reference)], strict=True)]
     for ours, theirs in maps:
         for moment in (_mean, _deviation):

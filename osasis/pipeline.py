@@ -195,8 +195,8 @@ def train_style(
     """
     loaded = base if isinstance(base, Base) else load_base(_base_folder(base), device)
     config = train_config(preset, loaded.spec.train_defaults, train)
-    square, _ = _squares([image], loaded.image_size, "crop")
-    counterpart = None if photo is None else _squares([photo], loaded.image_size, "crop")[0]
+    square, _ = _squares([image], loaded.image_size, config.fit)
+    counterpart = None if photo is None else _squares([photo], loaded.image_size, config.fit)[0]
     training = StyleTraining(loaded, square, config, photo=counterpart)
     for losses in training.run():
         if callback:

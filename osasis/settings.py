@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from osasis.diffusion import ddim_timesteps
+from osasis.image import FitMode
 
 Preset = Literal["official", "paper"]
 
@@ -33,7 +34,18 @@ class StylePhotoConfig(_Settings):
     steps: int = Field(50, gt=0, description="Respaced DDPM steps of the photo prior.")
     t0_ratio: float = Field(0.5, gt=0, lt=1, description="How far the reference is noised.")
     candidates: int = Field(4, gt=0, description="Draws; the one nearest to the reference is kept.")
+    matched_t0: bool = Field(False, description="Denoise from the very level that it was noised to, not one below.")
     image: str | None = Field(None, description="A photograph to use instead: path or s3:// URI.")
+
+
+class ContentConfig(_Settings):
+    """Which photographs a style is trained on."""
+
+    photos: str | None = Field(None, description="Folder or s3:// prefix of photographs to train on.")
+    source: Literal["bank", "prior"] = Field(
+        "bank", description="Without photos: the base's bank, where it has one; or drawn from its latent prior."
+    )
+    count: int = Field(64, gt=0, description="Photographs taken (the first by name) or drawn; a bank is taken whole.")
 
 
 class TrainConfig(_Settings):
@@ -49,6 +61,18 @@ class TrainConfig(_Settings):
     lambda_spn: float = Field(0.1, ge=0, description="Weight of the SPN on the content branch (Eq. 13).")
     weights: LossWeights = LossWeights()
     style_photo: StylePhotoConfig = StylePhotoConfig()
+    content: ContentConfig = ContentConfig()
+    fit: FitMode = Field("squash", description="How pictures become square: squash, crop or pad.")
+    clips: tuple[str, ...] = Field(
+        (),
+        description='CLIPs of the base whose losses are averaged, by name ("main" is the first); none: that alone.',
+    )
+    clip_input: Literal["nearest", "proper"] = Field(
+        "nearest", description="What CLIP sees: a nearest-neighbour resize in [-1, 1], or what it was trained on."
+    )
+    clip_embeddings: Literal["raw", "unit"] = Field(
+        "raw", description="Directions are between embeddings as CLIP gives them, or scaled to unit length."
+    )
     spn: Literal["time", "plain"] = Field("time", description="SPN sees the respaced step's index, or no time.")
     spn_style: Literal["one", "lambda"] = Field("one", description="Weight of the SPN on the style branch.")
     spn_init: Literal["random", "zero"] = Field(
@@ -61,8 +85,19 @@ class TrainConfig(_Settings):
     )
     clamp: bool = Field(True, description="Clamp predicted x0 to [-1, 1] at every step.")
     dropout: bool = Field(True, description="Keep the UNet's dropout active while finetuning.")
-    bf16: bool = Field(False, description="bf16 autocast of the UNet; weights and losses stay float32.")
+    precision: Literal["float32", "bf16"] = Field(
+        "float32", description="bf16: autocast of the UNet; weights and losses stay float32."
+    )
     seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former_name_of_precision(cls, values: Any) -> Any:
+        """Bases and styles of former versions say ``bf16: true``."""
+        if isinstance(values, dict) and isinstance(values.get("bf16"), bool):
+            said = "bf16" if values["bf16"] else "float32"
+            return {"precision": said} | {name: value for name, value in values.items() if name != "bf16"}
+        return values
 
     @model_validator(mode="after")
     def _steps_are_possible(self) -> Self:
@@ -79,18 +114,36 @@ def _check_steps(config: TrainConfig) -> None:
 
 
 _PRESETS: dict[Preset, dict[str, Any]] = {
-    "official": {},
+    "official": {
+        "spn": "time",
+        "spn_style": "one",
+        "spn_init": "random",
+        "matched_t0": False,
+        "clip_reconstruction": "cosine",
+        "clip_input": "nearest",
+        "clip_embeddings": "raw",
+        "style_condition": "photo",
+        "clamp": True,
+        "dropout": True,
+        "style_photo": {"matched_t0": False},
+        "fit": "squash",
+    },
     "paper": {
         "spn": "plain",
         "spn_style": "lambda",
         "spn_init": "zero",
         "matched_t0": True,
         "clip_reconstruction": "l1",
+        "clip_input": "proper",
+        "clip_embeddings": "unit",
         "style_condition": "style",
         "clamp": False,
         "dropout": False,
+        "style_photo": {"matched_t0": True},
+        "fit": "crop",
     },
 }
+"""The differences of release and paper; docs/method.md explains each."""
 
 
 def train_config(preset: Preset, *overrides: dict[str, Any]) -> TrainConfig:

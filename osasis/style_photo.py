@@ -13,7 +13,8 @@ from osasis.settings import StylePhotoConfig
 def denoised_counterparts(base: Base, style: Tensor, config: StylePhotoConfig, seed: int) -> Tensor:
     """Noise the style image to t0, denoise it with the photo prior: [1, 3, S, S] → [candidates, 3, S, S].
 
-    As the official release does it: noised to the level of step ``t0_ratio · steps``, denoised from one step below.
+    It is noised to the level of step ``t0_ratio · steps``. The official release denoises from one step below;
+    ``matched_t0`` from that very step.
     """
     prior = base.photo_prior
     schedule = Schedule.spaced(linear_betas(), even_timesteps(config.steps))
@@ -25,7 +26,7 @@ def denoised_counterparts(base: Base, style: Tensor, config: StylePhotoConfig, s
         return torch.randn(count, *style.shape[1:], generator=rng).to(style.device)
 
     x = add_noise(style.expand(count, -1, -1, -1), noise(), schedule.alpha_bar_at(start))
-    for i in reversed(range(start)):
+    for i in reversed(range(start + config.matched_t0)):
         x = ddpm_step(x, prior(x, schedule.t(i, count, x.device)), schedule, i, noise())
     return x.clamp(-1, 1)
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from osasis.base import Base
+from osasis.base import Base, BaseSpec
 from osasis.checkpoint import Style, StyleHeader, dump_style
 from osasis.content import Content, ContentBank, draw_photos, encode_in_batches, stored_bank
 from osasis.errors import BaseError
@@ -14,9 +14,6 @@ from osasis.finetune import Finetuner, make_reference
 from osasis.seeding import generator
 from osasis.settings import Preset, TrainConfig
 from osasis.style_photo import best_style_photo
-
-BANK_SIZE = 64
-"""Photographs drawn from the latent prior for a base that brings no bank."""
 
 
 class StyleTraining:
@@ -26,7 +23,8 @@ class StyleTraining:
         style_image: I_B_style, [1, 3, S, S] in [-1, 1].
         photo: I_A_style, the same shape; None: found by the photo prior (Eq. 9-10).
         state: from :meth:`state_dict` of the run to continue; its style photo is kept.
-        content: photographs to train on; None: the base's bank, or photographs drawn from the base.
+        photos: photographs to train on, [N, 3, S, S] in [-1, 1]; None: as ``config.content`` says.
+        content: photographs that are encoded already, instead.
     """
 
     def __init__(
@@ -37,6 +35,7 @@ class StyleTraining:
         *,
         photo: Tensor | None = None,
         state: dict[str, Any] | None = None,
+        photos: Tensor | None = None,
         content: Content | None = None,
     ) -> None:
         self.base = base
@@ -47,7 +46,7 @@ class StyleTraining:
         if photo is None:
             photo = best_style_photo(base, style_image, config.style_photo, config.seed)
         self.reference = make_reference(base, style_image, photo.to(base.device), config)
-        self.bank = ContentBank(content or base_content(base, config), config.seed)
+        self.bank = ContentBank(content or training_content(base, config, photos), config.seed)
         self.finetuner = Finetuner.from_base(base, self.reference, config)
         if state is not None:
             self.finetuner.load_state_dict(state["finetuner"])
@@ -93,26 +92,46 @@ class StyleTraining:
         )
 
 
-def base_content(base: Base, config: TrainConfig) -> Content:
-    """The base's content bank for these settings, or one drawn from its latent prior.
+def training_content(base: Base, config: TrainConfig, photos: Tensor | None = None) -> Content:
+    """What a style is trained on: ``photos`` if given, else the base's bank, or photographs drawn from its prior.
 
     Raises:
         BaseError: the base has neither.
+        ValueError: ``config`` names a folder of photographs, and they are not given.
     """
     settings: dict[str, Any] = {"steps": config.encode_steps, "t0_ratio": config.t0_ratio, "clamp": config.clamp}
-    stored = stored_bank(base, **settings)
-    if stored is not None:
+    if photos is not None:
+        return encode_in_batches(base, photos, config.batch_size, **settings)
+    if config.content.photos is not None:
+        raise ValueError(f"content.photos is {config.content.photos}: read the photographs and give them")
+    if config.content.source == "bank" and (stored := stored_bank(base, **settings)) is not None:
         return stored
     if base.spec.latent_prior is None:
-        raise BaseError(f"base {base.spec.name} has neither a content bank nor a latent prior to draw one from")
+        raise BaseError(f"base {base.spec.name} has no latent prior to draw photographs from: give content.photos")
     rng = generator(config.seed, "bank")
-    size = base.image_size
-    noise = torch.randn(BANK_SIZE, 3, size, size, generator=rng)
-    z_noise = torch.randn(BANK_SIZE, base.spec.latent_prior.channels, generator=rng)
-    photos = torch.cat(
+    size, count = base.image_size, config.content.count
+    noise = torch.randn(count, 3, size, size, generator=rng)
+    z_noise = torch.randn(count, base.spec.latent_prior.channels, generator=rng)
+    drawn = torch.cat(
         [
             draw_photos(base, x.to(base.device), z.to(base.device), steps=config.decode_steps)
             for x, z in zip(noise.split(config.batch_size), z_noise.split(config.batch_size), strict=True)
         ]
     )
-    return encode_in_batches(base, photos, config.batch_size, **settings)
+    return encode_in_batches(base, drawn, config.batch_size, **settings)
+
+
+def missing_parts(spec: BaseSpec, config: TrainConfig) -> list[str]:
+    """What a training with these settings needs and the base lacks, in words; without loading anything."""
+    weights, photo = config.weights, config.style_photo.image
+    lacks = []
+    if photo is None and spec.photo_prior is None:
+        lacks.append("photo_prior, which finds the style photo (or give style_photo.image)")
+    if spec.perceptual is None and (weights.recon_perceptual or photo is None):
+        lacks.append("perceptual (or set weights.recon_perceptual to 0 and give style_photo.image)")
+    known = {"main": spec.clip} | spec.more_clip
+    lacks += [f"clip {name!r}, named in clips" for name in config.clips or ("main",) if known.get(name) is None]
+    has_bank = "content_bank.safetensors" in spec.files and config.content.source == "bank"
+    if not (config.content.photos or has_bank or spec.latent_prior):
+        lacks.append("latent_prior, from which photographs are drawn (or give content.photos)")
+    return lacks

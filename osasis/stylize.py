@@ -13,6 +13,7 @@ from osasis.checkpoint import Style
 from osasis.content import Content, encode_content
 from osasis.diffusion import Schedule, ddim_move, predict_x0
 from osasis.finetune import decode_indices
+from osasis.precision import computing
 from osasis.stylize_config import StylizeConfig
 
 
@@ -60,7 +61,9 @@ def stylize(style: Style, encoded: Content, config: StylizeConfig) -> Tensor:
         if spn_weight:
             step = torch.full((len(x),), i, dtype=torch.long, device=device)
             x = x + spn_weight * style.spn(encoded.photos, step)
-        eps = style.unet(x, schedule.t(i, len(x), device), z, z_style=z_style, style_levels=levels).to(x.dtype)
+        with computing(config.precision, device):
+            eps = style.unet(x, schedule.t(i, len(x), device), z, z_style=z_style, style_levels=levels)
+        eps = eps.to(x.dtype)
         x0 = predict_x0(x, eps, schedule.alpha_bar_at(i), style.config.clamp)
         x = ddim_move(x, x0, schedule.alpha_bar_at(i), schedule.alpha_bar_at(i - 1))
     return x.clamp(-1, 1)

@@ -33,6 +33,11 @@ class StylizeConfig(BaseModel):
     strength_of: Literal["both", "z", "weights"] = Field(
         "both", description="What style_strength interpolates: z_style, eps_B with its SPN, or both."
     )
+    precision: Literal["float32", "bf16"] = Field(
+        "float32",
+        exclude_if=lambda precision: precision == "float32",  # outputs of before it could be chosen stay valid
+        description="bf16: autocast of the UNets; weights and latents stay float32.",
+    )
     seed: int = Field(0, description="Of whatever is drawn; DDIM itself draws nothing.")
 
     @property

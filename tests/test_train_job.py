@@ -13,11 +13,11 @@ import yaml
 from PIL import Image
 
 from catalog.store import StyleCatalog
-from cluster.config_file import check, read_yaml
+from cluster.config_file import ConfigError, check, read_yaml
 from cluster.storage import Storage
 from jobs.training.plan import make_plan
 from jobs.training.styles_file import StylesFile
-from osasis.base import load_base
+from osasis.base import load_base, save_base
 from osasis.checkpoint import load_style
 from osasis.image import decode_image, fit, to_tensor
 from osasis.settings import TrainConfig
@@ -110,7 +110,8 @@ def test_killed_in_the_middle_the_same_command_finishes(tmp_path: Path, base: Pa
     loaded = load_base(base)
     for row in catalog.list():
         config = TrainConfig.model_validate(row.train_config)
-        square, _ = fit(decode_image((tmp_path / f"{row.style_id.replace('-', ' ')}.png").read_bytes()), 16)
+        picture = decode_image((tmp_path / f"{row.style_id.replace('-', ' ')}.png").read_bytes())
+        square, _ = fit(picture, 16, config.fit)
         training = StyleTraining(loaded, to_tensor(square)[None], config)
         assert all(math.isfinite(step["total"]) for step in training.run())
         assert hashlib.sha256(training.checkpoint(row.style_id, "official")).hexdigest() == row.checkpoint_sha256
@@ -141,3 +142,49 @@ def test_configuration_errors_come_all_at_once_with_their_place(tmp_path: Path, 
 def test_bad_flags_exit_with_2() -> None:
     assert "--help lists the flags" in run_job("train_styles", "--no-such-flag", expect=2)
     assert "nothing to train" in run_job("train_styles", "--storage", "x", expect=2)
+
+
+def test_a_users_own_photographs(tmp_path: Path, base: Path) -> None:
+    """Read before anything starts, in the order of their names; what they are is part of what a training is."""
+    photos = tmp_path / "photos"
+    (photos / "more").mkdir(parents=True)
+    for i, name in enumerate(("b.png", "a.png", "more/c.png")):
+        (photos / name).write_bytes(picture(i))
+    (photos / "notes.txt").write_text("no picture, and not named as one")
+
+    def plan(count: int = 64) -> Any:
+        content = {"photos": str(photos), "count": count}
+        file = read_yaml(styles_file(tmp_path, base, str(tmp_path / "out"), count=1, content=content))
+        return make_plan(check(file, StylesFile), file).styles[0]
+
+    first = plan()
+    assert first.content == tuple(str(photos / name) for name in ("a.png", "b.png", "more/c.png"))
+    assert plan(count=2).content == first.content[:2]
+    (photos / "b.png").write_bytes(picture(9))
+    assert plan().train_key != first.train_key
+    (photos / "d.png").write_text("not a picture")
+    with pytest.raises(ConfigError, match=r"content.*d\.png: "):
+        plan()
+    (photos / "d.png").unlink()
+    file = styles_file(tmp_path, base, str(tmp_path / "out"), count=1, content={"photos": str(photos)})
+    run_job("train_styles", "--config", file)
+    (row,) = StyleCatalog.open(Storage.open(tmp_path / "out")).list()
+    torch.set_num_threads(1)
+    loaded, config = load_base(base), TrainConfig.model_validate(row.train_config)
+    images = torch.stack(
+        [to_tensor(fit(decode_image(Path(uri).read_bytes()), 16, config.fit)[0]) for uri in plan().content]
+    )
+    reference, _ = fit(decode_image((tmp_path / "style 0.png").read_bytes()), 16, config.fit)
+    training = StyleTraining(loaded, to_tensor(reference)[None], config, photos=images)
+    list(training.run())
+    assert hashlib.sha256(training.checkpoint("style-0", "official")).hexdigest() == row.checkpoint_sha256
+
+
+def test_a_base_that_lacks_a_part_is_refused_before_work(tmp_path: Path, base: Path) -> None:
+    bare = tmp_path / "bare"
+    spec = load_base(base).spec
+    save_base(bare, spec.model_copy(update={"photo_prior": None, "perceptual": None}), {})
+    file = styles_file(tmp_path, bare, str(tmp_path / "out"), count=1)
+    output = run_job("train_styles", "--config", file, expect=2)
+    assert "lacks photo_prior" in output
+    assert "lacks perceptual" in output

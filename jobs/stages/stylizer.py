@@ -16,6 +16,7 @@ from jobs.stages.worker import Row, Task, Worker
 from osasis.checkpoint import Style, load_style
 from osasis.content import Content
 from osasis.image import encode_png, to_image
+from osasis.precision import Precision
 from osasis.strength import at_strength, no_style, without_style
 from osasis.stylize import Encoding, encode, encoding_for, stylize
 from osasis.stylize_config import StylizeConfig
@@ -36,6 +37,10 @@ class StylizerTask(Task):
     config: StylizeConfig
     text: TextConfig
     output: Storage
+
+    @property
+    def precision(self) -> Precision:
+        return self.config.precision
 
 
 class Stylizer(Worker[StylizerTask]):

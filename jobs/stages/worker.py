@@ -16,6 +16,7 @@ from torch import Tensor
 
 from jobs.bases import open_base
 from jobs.stages.variants import Variant
+from osasis.precision import Precision
 
 Row = dict[str, Any]
 
@@ -56,6 +57,11 @@ class Task:
     threads: int
     device: str
 
+    @property
+    def precision(self) -> Precision:
+        """In which the base computes."""
+        return "float32"
+
 
 T = TypeVar("T", bound=Task)
 
@@ -69,7 +75,7 @@ class Worker(Generic[T]):
     def __init__(self, task: T) -> None:
         torch.set_num_threads(task.threads)
         self.task = task
-        self.base = open_base(task.base_location, task.device, task.cache_dir)
+        self.base = open_base(task.base_location, task.device, task.cache_dir, task.precision)
         self.variants = {variant.label: variant for variant in task.variants}
 
     def __call__(self, prepared: pa.Table) -> pa.Table:

@@ -18,11 +18,15 @@ from jobs.training.styles_file import StyleEntry, StylesFile
 from osasis.base import BaseSpec, fingerprint
 from osasis.errors import OsasisError
 from osasis.image import decode_image
-from osasis.settings import Preset, TrainConfig
+from osasis.settings import ContentConfig, Preset, TrainConfig
+from osasis.style_training import missing_parts
 
 State = Literal["train", "register", "done"]
 RESULT = "result.json"
 """Written last of a training's files: where it is, all others are whole."""
+
+
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class StylePlan:
     image_uri: str
     image_sha256: str
     photo_uri: str | None
+    content: tuple[str, ...]
+    """URIs of the photographs of ``config.content.photos``, in the order that training numbers them."""
     tags: tuple[str, ...]
     notes: str
     license: str
@@ -93,8 +99,13 @@ def make_plan(styles: StylesFile, file: ConfigFile | None) -> TrainPlan:
         photo = config and config.style_photo.image
         if photo:
             attempt(["styles", i, "train", "style_photo", "image"], partial(_read_image, photo))
-        if storage and catalog and image and config:
-            plans.append(_style_plan(style, styles.preset, image, config, base[1], storage, catalog))
+        content: dict[str, str] | None = {}
+        if config and config.content.photos:
+            content = attempt(["styles", i, "train", "content", "photos"], partial(read_photos, config.content))
+        if config:
+            problems += [_problem(file, ["base"], f"lacks {part}") for part in missing_parts(base[1], config)]
+        if storage and catalog and image and config and content is not None:
+            plans.append(_style_plan(style, styles.preset, image, content, config, base[1], storage, catalog))
     if problems or storage is None or base is None:
         raise ConfigError(problems)
     return TrainPlan(storage, base[0], base[1], plans)
@@ -104,13 +115,14 @@ def _style_plan(
     style: StyleEntry,
     preset: Preset,
     image: bytes,
+    content: dict[str, str],
     config: TrainConfig,
     base: BaseSpec,
     storage: Storage,
     catalog: StyleCatalog,
 ) -> StylePlan:
     image_sha256 = hashlib.sha256(image).hexdigest()
-    identity = [fingerprint(base), image_sha256, preset, config.model_dump(mode="json")]
+    identity = [fingerprint(base), image_sha256, preset, config.model_dump(mode="json"), *content.values()]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
     folder = storage.child("checkpoints", style.id, key)
     state: State = "train"
@@ -123,6 +135,7 @@ def _style_plan(
         image_uri=Storage.open(style.image).uri,
         image_sha256=image_sha256,
         photo_uri=config.style_photo.image,
+        content=tuple(content),
         tags=tuple(style.tags),
         notes=style.notes,
         license=style.license,
@@ -132,6 +145,27 @@ def _style_plan(
         folder=folder,
         state=state,
     )
+
+
+def read_photos(content: ContentConfig) -> dict[str, str]:
+    """URI → sha256 of the first ``count`` pictures below ``content.photos``, by name; every one can be decoded.
+
+    Raises:
+        ValueError: there are none, or one is no picture.
+    """
+    folder = Storage.open(content.photos or "")
+    names = [name for name in folder.list_files() if name.lower().endswith(_PICTURES)][: content.count]
+    if not names:
+        raise ValueError(f"{folder} holds no pictures ({', '.join(_PICTURES)})")
+    found = {}
+    for name in names:
+        data = folder.read_bytes(name)
+        try:
+            decode_image(data)
+        except OsasisError as error:
+            raise ValueError(f"{folder.child_uri(name)}: {error}") from None
+        found[folder.child_uri(name)] = hashlib.sha256(data).hexdigest()
+    return found
 
 
 def _read_image(uri: str) -> bytes:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import tempfile
 import time
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from jobs.bases import open_base
 from jobs.previews import make_preview
 from jobs.training.plan import RESULT, StylePlan
 from osasis.base import clip_fingerprint
-from osasis.image import decode_image, encode_png, fit, to_image, to_tensor
+from osasis.image import FitMode, decode_image, encode_png, fit, to_image, to_tensor
 from osasis.style_training import StyleTraining
 
 _STATE = "state.pt"
@@ -34,11 +35,13 @@ def train_style(config: dict[str, Any]) -> None:
         torch.set_num_threads(config["threads"])
     base = open_base(config["base_location"], str(device))
     state = _restored()
+    read = partial(_image, size=base.image_size, mode=plan.config.fit)
     training = StyleTraining(
         base,
-        _image(plan.image_uri, base.image_size),
+        read(plan.image_uri),
         plan.config,
-        photo=_image(plan.photo_uri, base.image_size) if plan.photo_uri and state is None else None,
+        photo=read(plan.photo_uri) if plan.photo_uri and state is None else None,
+        photos=torch.cat([read(uri) for uri in plan.content]) if plan.content else None,
         state=state and state["training"],
     )
     seconds = state["seconds"] if state else 0.0
@@ -68,9 +71,9 @@ def _report(metrics: dict[str, float], state: dict[str, Any]) -> None:
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
-def _image(uri: str, size: int) -> torch.Tensor:
-    """[1, 3, S, S] in [-1, 1], by a centre crop."""
-    square, _ = fit(decode_image(Storage.open(uri).read_bytes()), size, "crop")
+def _image(uri: str, size: int, mode: FitMode) -> torch.Tensor:
+    """[1, 3, S, S] in [-1, 1]."""
+    square, _ = fit(decode_image(Storage.open(uri).read_bytes()), size, mode)
     return to_tensor(square)[None]
 
 

@@ -109,6 +109,8 @@ def _mini64() -> Recipe:
             "matched_t0": True,
             "dropout": False,
             "bf16": True,
+            "clip_embeddings": "unit",
+            "fit": "crop",
         },
         bank_t0_ratio=0.4,
         diffae_training=PretrainConfig(

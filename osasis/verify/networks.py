@@ -218,7 +218,7 @@ def train_settings(args: Settings, precision: Precision) -> TrainConfig:
                 recon_perceptual=0,
             ),
             dropout=False,
-            bf16=precision == "bf16",
+            precision="bf16" if precision == "bf16" else "float32",
         )
     except ValidationError as error:
         raise FolderError(f"meta.json: training.args: {error}") from None
