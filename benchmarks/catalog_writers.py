@@ -17,8 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def measure_writers(folder: Path, writers: int, registrations: int) -> Table:
-    """A table of both rates. Checkpoints are in place beforehand; each writer is a process and knows one style of its
-    own and one that all share, in turn."""
+    """A table of both rates. Checkpoints are in place beforehand; each writer is a process with a style of its own."""
     table = Table("writers", "registrations", "seconds", "per second", "of one writer's", title="Registering on S3")
     with running_s3(folder / "s3") as server:
         alone = 0.0
@@ -58,7 +57,7 @@ def _timed(storage: Storage, writers: int, registrations: int) -> float:
 
 def _write(storage: Storage, registrations: int, writer: int) -> None:
     catalog = StyleCatalog.open(storage)
-    styles = [_style(storage, f"own-{writer}" if i % 2 else "shared", f"{writer} {i}") for i in range(registrations)]
+    styles = [_style(storage, f"style-{writer}", f"{writer} {i}") for i in range(registrations)]
     print("ready", flush=True)
     sys.stdin.readline()
     for style in styles:

@@ -28,8 +28,9 @@ def picture_lineage(catalog: StyleCatalog, uri: str, output: str) -> Lineage:
 
     ``picture`` and ``photograph`` (what was made of what), ``style`` (see :func:`style_lineage`; None for the base
     alone, or if the catalog no longer has it), ``settings``, ``run``, and ``command``: a shell line that makes the
-    picture again below ``output``.
-    Settings, run and command are None where the run's record is not below the catalog's storage.
+    picture again below ``output``. ``same_bytes``: whether it makes the very same bytes, as far as processor and
+    software are the same too; pictures that were made several at once come out as near as rounding lets them.
+    Settings, run and what follows from them are None where the run's record is not below the catalog's storage.
 
     Raises:
         CatalogUsageError: no manifest knows of it.
@@ -57,6 +58,8 @@ def picture_lineage(catalog: StyleCatalog, uri: str, output: str) -> Lineage:
         "settings": settings,
         "run": run and _shown(run),
         "command": settings and _command("jobs/stylize.py", given | settings),
+        # Kernels round differently for other numbers of pictures at once.
+        "same_bytes": settings and settings.get("batch_size") == 1,
     }
 
 

@@ -2,10 +2,15 @@
 
 import argparse
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from catalog.store import StyleCatalog
+
+_NEARLY = (
+    "note: made in batches, so expect the same picture, and the same bytes only up to rounding (--batch-size 1 in both)"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +32,8 @@ def run(catalog: "StyleCatalog", options: argparse.Namespace) -> None:
         )
     else:
         print(lineage["command"])
+        if not lineage["same_bytes"]:
+            print(_NEARLY, file=sys.stderr)
 
 
 def print_lineage(lineage: dict[str, Any], *, as_json: bool) -> None:
