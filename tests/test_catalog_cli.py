@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from catalog.__main__ import COMMANDS, main
+from catalog.store import StyleCatalog
+from cluster.storage import Storage
+from tests.test_catalog import new_style
 
 _ROOT = Path(__file__).parents[1]
 
@@ -39,3 +42,19 @@ def test_help_loads_no_table_engine() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=_ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_a_list_loads_little(tmp_path: Path) -> None:
+    catalog = StyleCatalog.open(Storage.open(tmp_path))
+    catalog.register(new_style(catalog.storage, "monet"))
+    script = (
+        "import sys, catalog.__main__ as program\n"
+        "assert program.main(['list', '--csv', '--where', 'version=1', '--storage', sys.argv[1]]) == 0\n"
+        "heavy = {'pyarrow', 'numpy', 'pandas', 'pydantic', 'boto3', 'rich', 'torch', 'ray'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], cwd=_ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+    assert done.stdout.splitlines()[1].startswith("monet,1,")
