@@ -28,6 +28,9 @@ from cluster.storage import TEMP_PREFIX, FileInfo, NotFound, StorageError
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem, S3FileSystem
 
+_READ_S = 60
+"""A server may be silent for so long; then the request is repeated, a few times."""
+
 _MISSING = ("404", "NoSuchKey", "NotFound")
 _EXPLAINED = {
     "NoSuchBucket": "there is no such bucket; create it or correct the URI",
@@ -80,7 +83,7 @@ def _client(url: str | None, region_name: str, quick: bool) -> Any:
     """Thread-safe and shared by the process. ``quick`` gives up within seconds."""
     config = Config(
         connect_timeout=3 if quick else 10,
-        read_timeout=10 if quick else 60,
+        read_timeout=10 if quick else _READ_S,
         retries={"mode": "standard", "max_attempts": 2 if quick else 5},
         max_pool_connections=32,
         s3={"addressing_style": "path" if url else "auto"},
@@ -190,7 +193,12 @@ class S3Objects:
 
     def delta_options(self) -> dict[str, str]:
         # What goes wrong is tried again for a minute at most; by default it would be three.
-        patience = {"connect_timeout": "10s", "timeout": "60s", "max_retries": "6", "retry_timeout": "60s"}
+        patience = {
+            "connect_timeout": "10s",
+            "timeout": f"{_READ_S}s",
+            "max_retries": "6",
+            "retry_timeout": f"{_READ_S}s",
+        }
         options = {"AWS_REGION": region(self.bucket), "AWS_CONDITIONAL_PUT": "etag", **patience}
         if url := endpoint():
             options |= {"AWS_ENDPOINT_URL": url, "AWS_ALLOW_HTTP": str(url.startswith("http:")).lower()}

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from catalog.store import StyleCatalog
+from cluster import s3_objects
 from cluster.storage import Storage, StorageError
 from tests.conftest import S3
 from tests.faulty_s3 import Action, FaultyS3, Request, faulty_s3
@@ -115,3 +116,19 @@ def test_what_stays_wrong_is_told_clearly_and_changes_nothing(
     assert names(catalog.list()) == ["monet@2"]
     assert catalog.aliases() == []
     attempts[name]()
+
+
+@pytest.mark.slow
+def test_a_server_that_falls_silent_is_told_and_not_waited_for_without_end(
+    catalog: StyleCatalog, proxy: FaultyS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3_objects, "_READ_S", 1)
+    s3_objects._client.cache_clear()
+    proxy.follow(lambda request: "silent")
+    begun = time.monotonic()
+    with pytest.raises(StorageError, match=r"cannot read the catalog.*no answer"):
+        catalog.list()
+    assert time.monotonic() - begun < 60
+    s3_objects._client.cache_clear()
+    proxy.follow(lambda request: "pass")
+    assert names(catalog.list()) == ["monet@2"]
