@@ -23,6 +23,8 @@ console = Console(highlight=False, soft_wrap=True)
 class DemoFlags(JobFlags):
     """Trains the two styles of samples/demo.yaml, stylizes 24 portraits with both, and writes a gallery."""
 
+    config: str = "samples/demo.yaml"
+    """Styles file; samples/seven.yaml has every reference of samples/styles."""
     storage: str = "runs/demo"
     """Where everything goes: path or s3:// URI."""
     iterations: int | None = Field(None, gt=0)
@@ -36,20 +38,20 @@ def main() -> int:
     storage = Storage.open(flags.storage)
     output = storage.child("stylized")
     started = time.monotonic()
-    train = ["jobs/train_styles.py", "--config", "samples/demo.yaml", "--storage", storage.uri]
+    train = ["jobs/train_styles.py", "--config", flags.config, "--storage", storage.uri]
     if flags.iterations:
         train += ["--train.iterations", str(flags.iterations)]
     stylize = ["jobs/stylize.py", "--storage", storage.uri, "--input", "samples/portraits", "--styles", "all"]
     stylize += ["--output", output.uri]
     if flags.limit:
         stylize += ["--limit", str(flags.limit)]
-    seconds = {"train": _run("1/3 Training two styles", train), "stylize": _run("2/3 Stylizing the portraits", stylize)}
+    seconds = {"train": _run("1/3 Training the styles", train), "stylize": _run("2/3 Stylizing the portraits", stylize)}
 
     console.rule("3/3 Gallery")
     versions = StyleCatalog.open(storage).resolve("all")
     rows = _done_rows(output)
     gallery = read_gallery(rows, versions)
-    storage.write_bytes("gallery.png", gallery.png())
+    storage.write_bytes("gallery.png", gallery.png(blocks=3 if len(versions) < 4 else 1))
     storage.write_bytes("gallery.html", gallery.html("OSASIS on Ray"))
     console.print(_table(versions, rows))
     console.print(
