@@ -143,6 +143,7 @@ class ResBlock(nn.Module):
     Args:
         resample: "up", "down" or None, applied to both branches before the first convolution.
         scale_shift: False: time is added before the normalization instead.
+        norm_groups: groups of each normalization, or as many as there are channels.
     """
 
     def __init__(
@@ -155,18 +156,19 @@ class ResBlock(nn.Module):
         dropout: float = 0.0,
         resample: str | None = None,
         scale_shift: bool = True,
+        norm_groups: int = 32,
     ) -> None:
         super().__init__()
         self.resample = resample
         self.scale_shift = scale_shift
         self.in_layers = nn.Sequential(
-            group_norm(in_channels), nn.SiLU(), nn.Conv2d(in_channels, out_channels, 3, padding=1)
+            group_norm(in_channels, norm_groups), nn.SiLU(), nn.Conv2d(in_channels, out_channels, 3, padding=1)
         )
         self.conditioned = emb_channels is not None
         if emb_channels is not None:
             self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb_channels, (1 + scale_shift) * out_channels))
             self.out_layers = nn.Sequential(
-                group_norm(out_channels),
+                group_norm(out_channels, norm_groups),
                 nn.SiLU(),
                 nn.Dropout(dropout),
                 zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1)),
@@ -203,13 +205,13 @@ class AttentionBlock(nn.Module):
             within each q, k, v (DiffAE, and guided-diffusion by default).
     """
 
-    def __init__(self, channels: int, num_heads: int, *, qkv_first: bool = False) -> None:
+    def __init__(self, channels: int, num_heads: int, *, qkv_first: bool = False, norm_groups: int = 32) -> None:
         super().__init__()
         if channels % num_heads:
             raise ValueError(f"{channels} channels cannot be split over {num_heads} attention heads")
         self.num_heads = num_heads
         self.qkv_first = qkv_first
-        self.norm = group_norm(channels)
+        self.norm = group_norm(channels, norm_groups)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
         self.proj_out = zeroed(nn.Conv1d(channels, channels, 1))
 

@@ -41,12 +41,12 @@ class UNetConfig(BaseModel):
     dropout: float = Field(0.1, ge=0, lt=1)
     # Forms that few networks have. They are written only where they are used, so that the fingerprint of a base that
     # does without them stays what it was.
-    out_groups: int = Field(
+    norm_groups: int = Field(
         32,
         gt=0,
         exclude_if=lambda groups: groups == 32,
-        description="Groups of the last normalization. The release has 32; a network of 32 channels needs fewer, or"
-        " every channel's mean is removed there and no colour can pass.",
+        description="Groups of every normalization. The release has 32; a network of 32 channels needs fewer, or each"
+        " channel's mean is removed at full size and colour hardly passes.",
     )
     num_heads_up: int | None = Field(
         None, gt=0, exclude_if=absent, description="Heads in the upper half; None: as elsewhere."
@@ -83,10 +83,12 @@ class UNet(nn.Module):
                 dropout=c.dropout,
                 resample=resample,
                 scale_shift=not c.add_time,
+                norm_groups=c.norm_groups,
             )
 
         def attention(channels: int, up: bool = False) -> AttentionBlock:
-            return AttentionBlock(channels, c.heads(channels, up=up), qkv_first=c.qkv_first)
+            heads = c.heads(channels, up=up)
+            return AttentionBlock(channels, heads, qkv_first=c.qkv_first, norm_groups=c.norm_groups)
 
         self.time_embed = nn.Sequential(
             nn.Linear(c.model_channels, c.emb_channels), nn.SiLU(), nn.Linear(c.emb_channels, c.emb_channels)
@@ -133,7 +135,7 @@ class UNet(nn.Module):
                 self.output_levels.append(level)
 
         self.out = nn.Sequential(
-            group_norm(channels, c.out_groups),
+            group_norm(channels, c.norm_groups),
             nn.SiLU(),
             zeroed(nn.Conv2d(channels, 6 if c.learn_sigma else 3, 3, padding=1)),
         )

@@ -75,7 +75,7 @@ def _mini64() -> Recipe:
         emb_channels=128,
         cond_channels=128,
         dropout=0.0,
-        out_groups=4,
+        norm_groups=8,
     )
     vocab = captions.vocabulary([word for style in paint.STYLES for word in style.words])
     return Recipe(
