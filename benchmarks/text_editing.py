@@ -1,4 +1,4 @@
-"""Does text editing do what the text says? ``python benchmarks/text_editing.py --portraits DIR``.
+"""Does text editing do what the text says? ``python -m benchmarks.text_editing --portraits DIR``.
 
 Trains a small classifier of smiles, glasses and beards on the train split of DIR/labels.csv, changes dev portraits that
 lack one of them by its prompt, and prints how often the classifier then sees it and how much of the structure stayed.
@@ -16,7 +16,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from benchmarks.attributes import ATTRIBUTES, Attribute, Row, labels, train
-from cluster.cli import ExitCode, JobFlags, parse_flags, run_job
+from cluster.cli import ConfigError, ExitCode, JobFlags, Problem, parse_flags, run_job
 from jobs.bases import open_base
 from osasis.base import Base
 from osasis.content import Content
@@ -47,15 +47,24 @@ class Flags(JobFlags, TextConfig):  # type: ignore[misc]  # each has a model_con
     out: Path | None = Field(None, description="Folder for a grid of pictures per prompt: photo, unchanged, strengths.")
     device: str = Field("cpu", description="Where the networks run.")
 
+    def text_config(self) -> TextConfig:
+        """The method's part."""
+        return TextConfig(**self.model_dump(include=set(TextConfig.model_fields)))
+
 
 def main() -> int:
     flags = parse_flags(Flags)
     start = time.process_time()
+    base = open_base(flags.base, flags.device)
+    try:
+        for attribute in ATTRIBUTES:
+            flags.text_config().check_prompt(attribute.prompt, base.spec.clip)
+    except ValueError as error:
+        raise ConfigError(Problem("--base", str(error))) from None
     rows = {split: _read(flags.portraits, split) for split in ("train", "dev")}
     images = {split: torch.stack([_image(flags.portraits, row, SIDE) for row in rows[split]]) for split in rows}
     judge = train(images["train"], labels(rows["train"]), epochs=flags.epochs)
     console.print(_judge_table(judge, images["dev"], labels(rows["dev"])))
-    base = open_base(flags.base, flags.device)
     table = Table("prompt", "strength", "portraits", "seen before", "seen after", "turned", "edges", "SSIM", "PSNR dB")
     for i, attribute in enumerate(ATTRIBUTES):
         lacking = _lacking(rows["dev"], attribute)[: flags.count]
@@ -75,7 +84,7 @@ def main() -> int:
 @torch.no_grad()
 def _edited(base: Base, photos: Tensor, attribute: Attribute, flags: Flags) -> tuple[Tensor, dict[float, Tensor]]:
     """The base's own reconstruction, and the changed pictures by strength: [N, 3, S, S] each."""
-    text = TextConfig(**flags.model_dump(include=set(TextConfig.model_fields)))
+    text = flags.text_config()
     asked = StylizeConfig(encode_steps=flags.encode_steps, decode_steps=flags.decode_steps)
     config, style = without_style(text.deepened(asked)), no_style(base)
     encoding = encoding_for(style, config)
