@@ -14,10 +14,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from catalog.store import StyleCatalog
 from cluster.storage import Storage
 from jobs.stages.inputs import FolderSource, open_source, windows
 from jobs.stages.keys import relative_key, uri_key
 from jobs.stages.manifest import SCHEMA, Manifest
+from jobs.stages.plan import StylizeFlags, make_plan
 from jobs.stages.prepare import WORK, Prepare
 from jobs.stages.stylizer import STYLES_HELD, Stylizer, StylizerTask
 from jobs.stages.variants import Variant
@@ -25,6 +27,7 @@ from osasis.image import decode_image
 from osasis.stylize_config import StylizeConfig
 from osasis.text_config import TextConfig
 from tests.hostile import encoded, hostile_files, picture, write_files
+from tests.stylize_case import Case
 from tests.tiny import SIZE, make_tiny_base, make_tiny_style
 
 FAST = StylizeConfig(encode_steps=10, decode_steps=5)
@@ -246,3 +249,16 @@ def test_a_picture_does_not_depend_on_its_batch(tiny: Path, tmp_path: Path) -> N
     files = (Path(row["outcomes"][0]["output_uri"]) for row in (together[1], alone[0]))
     one, other = (np.asarray(decode_image(file.read_bytes())).astype(int) for file in files)
     assert np.abs(one - other).max() <= 1
+
+
+def test_an_alias_is_planned_as_the_version_it_points_to(tmp_path: Path) -> None:
+    case = Case.make(Storage.open(tmp_path / "root"), tmp_path, styles=1)
+    case.register("style-0", seed=5)
+    case.add_pictures(1)
+    catalog = StyleCatalog.open(case.root)
+    catalog.set_alias("style-0@1", "prod")
+    (style,) = make_plan(StylizeFlags(**case.flags | {"styles": "style-0@prod"})).variants
+    assert (style.style_id, style.version) == ("style-0", 1)
+    catalog.set_alias("style-0@2", "prod")
+    (moved,) = make_plan(StylizeFlags(**case.flags | {"styles": "style-0@prod"})).variants
+    assert (style.version, moved.version) == (1, 2)
