@@ -33,7 +33,7 @@ class TextConfig(BaseModel):
     )
     text_decode_steps: int = Field(3, gt=0, description="DDIM steps from t0 of the decoding that is optimized through.")
     text_t0_ratio: float = Field(
-        0.7, gt=0, lt=1, description="Depth of the structural code where there is a prompt and t0_ratio is not given."
+        0.8, gt=0, lt=1, description="Depth of the structural code where there is a prompt and t0_ratio is not given."
     )
 
     def target_text(self, prompt: str) -> str:
