@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
+# Two processes, each with a Ray and an S3 server of its own: most of a test's time is waiting for one of them.
+PARALLEL ?= -n 2 --dist loadfile
 
 .PHONY: demo test test-slow check clean
 
@@ -15,10 +17,10 @@ demo: .venv/installed
 	$(BIN)/python jobs/demo.py
 
 test: .venv/installed
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)
 
 test-slow: .venv/installed
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow $(PARALLEL)
 
 check: .venv/installed
 	$(BIN)/ruff check .
