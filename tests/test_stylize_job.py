@@ -178,7 +178,7 @@ def test_other_parameters_do_not_overwrite(local_case: Case) -> None:
         ("--encode-steps=600", "no integer stride"),
         ("--batch-size=0", "greater than 0"),
         ("--max-pixels=999999999", "less than or equal"),
-        ("--fit=squash", "'crop' or 'pad'"),
+        ("--fit=stretch", "'squash'"),
         ("--unknown=1", "unknown"),
     ],
 )
