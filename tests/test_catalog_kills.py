@@ -148,7 +148,7 @@ def _kill(s3: S3, name: str, monkeypatch: pytest.MonkeyPatch, points: Iterable[i
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_is_made_once_wherever_its_process_is_killed(
     s3: S3, name: str, monkeypatch: pytest.MonkeyPatch
