@@ -26,7 +26,7 @@ def kill_job_when(job: str, *flags: object, condition: Callable[[], bool], timeo
     deadline = time.monotonic() + timeout
     try:
         while not condition():
-            assert process.poll() is None, "the job ended before it could be killed"
+            assert process.poll() is None, f"the job ended before it could be killed:\n{process.communicate()[0]}"
             assert time.monotonic() < deadline, "the moment to kill never came"
             time.sleep(0.02)  # the interval of polling, not a wait for an effect
     finally:
