@@ -37,7 +37,7 @@ def optimize(log: Log, retention: timedelta) -> Optimized | None:
     with log.explained("optimize"):
         done = log.compact()
         opened = log.open()
-        if opened is None:
+        if done is None or opened is None:  # written to between the two: next time
             return None
         removed = opened.vacuum(
             retention_hours=max(1, int(retention.total_seconds() // 3600)),

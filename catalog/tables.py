@@ -96,16 +96,16 @@ class Log:
         with self._writing, self.explained(operation):
             return _retrying()(self._append_once, decide)
 
-    def compact(self) -> dict[str, int]:
-        """Rewrite small files as larger ones, in one commit; Delta's figures of it.
+    def compact(self) -> dict[str, int] | None:
+        """Rewrite small files as larger ones, in one commit; Delta's figures of it. None where nobody has written yet.
 
         Raises:
             StorageError: as :meth:`append`.
         """
 
-        def once() -> dict[str, int]:
+        def once() -> dict[str, int] | None:
             table = self.open()
-            return table.optimize.compact() if table else {}
+            return table.optimize.compact() if table else None
 
         with self.explained("compact"):
             return _retrying()(once)

@@ -14,7 +14,7 @@ from catalog.columns import SCHEMA
 from catalog.errors import CatalogUsageError, NewerCatalog
 from catalog.schema import StyleVersion
 from catalog.store import TABLE, StyleCatalog
-from catalog.tables import EVENTS
+from catalog.tables import EVENTS, Log
 from catalog.view import Question
 from cluster.storage import Storage
 from tests.test_catalog import names, new_style
@@ -50,6 +50,24 @@ def test_an_empty_catalog_is_optimized_by_nothing(tmp_path: Path, capsys: pytest
     assert main(["optimize", "--storage", str(tmp_path), "--retain", "2h"]) == 0
     assert capsys.readouterr().out == "no tables yet\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_that_begins_during_compaction_is_left_for_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog = StyleCatalog.open(Storage.open(tmp_path))
+    compact = Log.compact
+
+    def then_the_first_row(log: Log) -> dict[str, int] | None:
+        done = compact(log)
+        if not catalog.list():
+            StyleCatalog.open(catalog.storage).register(new_style(catalog.storage, "monet"))
+        return done
+
+    monkeypatch.setattr(Log, "compact", then_the_first_row)
+    assert catalog.optimize(WEEK) == []
+    assert names(catalog.list()) == ["monet@1"]
+    assert [table.files_after for table in catalog.optimize(WEEK)] == [1]
 
 
 def test_writers_and_readers_go_on_beside_compaction(tmp_path: Path) -> None:
