@@ -121,7 +121,8 @@ def _check(flags: TrainBaseFlags, recipe: Recipe, source: Source, todo: list[Par
             spec = describe_base(flags.start_from)[1]
         except BaseError as error:
             raise ConfigError(Problem("--start-from", str(error))) from error
-        if (spec.unet, spec.encoder) != (recipe.unet, recipe.encoder):
+        same_process = spec.unet.model_copy(update={"beta_end": recipe.unet.beta_end})
+        if (same_process, spec.encoder) != (recipe.unet, recipe.encoder):
             raise ConfigError(Problem("--start-from", f"{spec.name} has networks of other sizes than the recipe"))
     keep_plan(recipe, work, write=False)
     check_fit(recipe, todo, source.count, flags.workers, work)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from osasis.clip import ClipConfig, ClipEncoder
 from osasis.diffae import DiffAE
+from osasis.diffusion import Schedule
 from osasis.encoder import EncoderConfig
 from osasis.errors import BaseError
 from osasis.latent_prior import LatentPrior, LatentPriorConfig
@@ -102,6 +103,10 @@ class Base:
     @property
     def image_size(self) -> int:
         return self.spec.image_size
+
+    def ddim(self, steps: int) -> Schedule:
+        """The DiffAE's process respaced to ``steps``."""
+        return Schedule.ddim(steps, self.spec.unet.beta_end)
 
     @cached_property
     def latent_prior(self) -> tuple[LatentPrior, Tensor, Tensor]:

@@ -55,7 +55,7 @@ def draw_photos(base: Base, noise: Tensor, z_noise: Tensor, *, steps: int = 20, 
     ``noise`` [B, 3, S, S], ``z_noise`` [B, D], both standard normal → [B, 3, S, S].
     """
     z = sample_z(base, z_noise, latent_steps)
-    trajectory = ddim_decode(noise, lambda x, t: base.eps(x, t, z), Schedule.ddim(steps))
+    trajectory = ddim_decode(noise, lambda x, t: base.eps(x, t, z), base.ddim(steps))
     return last((x for x, _ in trajectory), noise)
 
 
@@ -66,7 +66,7 @@ def encode_content(base: Base, photos: Tensor, *, steps: int, t0_ratio: float, c
     ``photos`` [B, 3, S, S] in [-1, 1]; ``steps`` over all of T, of which those up to ``t0_ratio`` are done.
     """
     z_in = base.diffae.encoder(photos)
-    schedule = Schedule.ddim(steps)
+    schedule = base.ddim(steps)
     trajectory = ddim_encode(
         photos, lambda x, t: base.eps(x, t, z_in), schedule, schedule.steps_to(t0_ratio), clamp=clamp
     )

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
 from osasis.base import Base
-from osasis.diffusion import Schedule, ddim_decode, ddim_timesteps, last
+from osasis.diffusion import ddim_decode, ddim_timesteps, last
 from osasis.seeding import generator
 
 
@@ -40,7 +40,7 @@ def stochastic_reconstruction(base: Base, images: Tensor, keys: Sequence[object]
     z = base.diffae.encoder(images)
     noise = [torch.randn(images.shape[1:], generator=generator(seed, "density", key)) for key in keys]
     x_T = torch.stack(noise).to(images.device)
-    steps_done = ddim_decode(x_T, lambda x, t: base.eps(x, t, z), Schedule.ddim(steps))
+    steps_done = ddim_decode(x_T, lambda x, t: base.eps(x, t, z), base.ddim(steps))
     return last((x for x, _ in steps_done), x_T).clamp(-1, 1)
 
 

@@ -15,15 +15,17 @@ from torch import Tensor
 
 T = 1000
 """Length of the unspaced process."""
+BETA_END = 0.02
+"""Last beta of DDPM's linear schedule, which the paper's networks were trained on."""
 
 Denoiser = Callable[[Tensor, Tensor], Tensor]
 """(x_t, timesteps [B]) → the network's output, usually predicted noise."""
 
 
-def linear_betas(steps: int = T) -> Tensor:
-    """DDPM's linear schedule, 1e-4 … 0.02 over T steps; steeper over fewer, to end as noisy. [steps] float64."""
+def linear_betas(steps: int = T, beta_end: float = BETA_END) -> Tensor:
+    """DDPM's linear schedule, 1e-4 … ``beta_end`` over T; steeper if shorter, to end as noisy. [steps] float64."""
     scale = 1000 / steps
-    return torch.linspace(scale * 1e-4, scale * 0.02, steps, dtype=torch.float64)
+    return torch.linspace(scale * 1e-4, scale * beta_end, steps, dtype=torch.float64)
 
 
 def cosine_betas(steps: int = T) -> Tensor:
@@ -98,9 +100,9 @@ class Schedule:
         return Schedule(tuple(timesteps), (1 - betas).cumprod(0)[timesteps])
 
     @staticmethod
-    def ddim(steps: int) -> "Schedule":
-        """The image process respaced to ``steps``."""
-        return Schedule.spaced(linear_betas(), ddim_timesteps(steps))
+    def ddim(steps: int, beta_end: float = BETA_END) -> "Schedule":
+        """The image process respaced to ``steps``; ``beta_end`` as the network was trained (UNetConfig)."""
+        return Schedule.spaced(linear_betas(beta_end=beta_end), ddim_timesteps(steps))
 
     def __len__(self) -> int:
         return len(self.timesteps)

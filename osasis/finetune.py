@@ -99,7 +99,7 @@ class Finetuner:
                 {"params": list(self.spn.parameters()), "lr": config.spn_learning_rate},
             ]
         )
-        self.schedule = Schedule.ddim(config.decode_steps)
+        self.schedule = Schedule.ddim(config.decode_steps, eps_b.config.beta_end)
         self.next_iteration = 0
         with torch.no_grad():
             self._reference_embeddings = [(clip(reference.photo), clip(reference.style)) for clip in clips]

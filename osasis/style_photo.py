@@ -17,7 +17,7 @@ def denoised_counterparts(base: Base, style: Tensor, config: StylePhotoConfig, s
     ``matched_t0`` from that very step.
     """
     prior = base.photo_prior
-    schedule = Schedule.spaced(linear_betas(), even_timesteps(config.steps))
+    schedule = Schedule.spaced(linear_betas(beta_end=prior.config.beta_end), even_timesteps(config.steps))
     start = schedule.steps_to(config.t0_ratio)
     count = config.candidates
     rng = generator(seed, "style photo")

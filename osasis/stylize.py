@@ -55,7 +55,7 @@ def stylize(style: Style, encoded: Content, config: StylizeConfig) -> Tensor:
     config.check_levels(len(style.unet.config.channel_mult))
     z, z_style, levels = conditioning(style, encoded.z_in, config)
     spn_weight = config.lambda_spn * style.strength
-    schedule = Schedule.ddim(config.decode_steps)
+    schedule = Schedule.ddim(config.decode_steps, style.unet.config.beta_end)
     x, device = encoded.x_t0, encoded.x_t0.device
     for i in decode_indices(schedule, t0_of(style, config), matched=style.config.matched_t0):
         if spn_weight:

@@ -67,7 +67,7 @@ def _optimized_shift(
 ) -> Tensor:
     """What to add to ``z_in`` [N, D]. Works in standard deviations of z_sem, so that rates suit every base."""
     deviation = base.latent_prior[2].clone() if base.spec.latent_prior else torch.ones_like(z_in[:1])
-    schedule = few_steps(encoding, config.text_decode_steps)
+    schedule = few_steps(encoding, config.text_decode_steps, base.spec.unet.beta_end)
 
     def decode(z: Tensor) -> Tensor:
         steps = ddim_decode(x_t0, lambda x, t: base.eps(x, t, z), schedule, clamp=encoding.clamp)
@@ -106,9 +106,9 @@ def text_loss(moves: Tensor, directions: Tensor, reach: float) -> Tensor:
     return 1 - cosine + reach * F.relu(1 - along / squared)
 
 
-def few_steps(encoding: Encoding, count: int) -> Schedule:
+def few_steps(encoding: Encoding, count: int, beta_end: float) -> Schedule:
     """``count`` even timesteps from 0 to where encoding ended, or that one alone."""
-    schedule = Schedule.ddim(encoding.steps)
+    schedule = Schedule.ddim(encoding.steps, beta_end)
     top = schedule.timesteps[min(schedule.steps_to(encoding.t0_ratio), len(schedule) - 1)]
     gap = top / max(1, count - 1)
-    return Schedule.spaced(linear_betas(), [round(top - gap * i) for i in reversed(range(count))])
+    return Schedule.spaced(linear_betas(beta_end=beta_end), [round(top - gap * i) for i in reversed(range(count))])

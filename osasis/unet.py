@@ -10,6 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from osasis.diffusion import BETA_END
 from osasis.layers import (
     AttentionBlock,
     Downsample,
@@ -47,6 +48,14 @@ class UNetConfig(BaseModel):
         exclude_if=lambda groups: groups == 32,
         description="Groups of every normalization. The release has 32; a network of 32 channels needs fewer, or each"
         " channel's mean is removed at full size and colour hardly passes.",
+    )
+    beta_end: float = Field(
+        BETA_END,
+        gt=1e-4,
+        lt=1,
+        exclude_if=lambda beta: beta == BETA_END,
+        description="Last beta of the linear schedule this network is trained on. Fewer pixels need less noise to hide"
+        " as much: a picture a quarter as wide ends at 16 times the signal-to-noise ratio.",
     )
     num_heads_up: int | None = Field(
         None, gt=0, exclude_if=absent, description="Heads in the upper half; None: as elsewhere."

@@ -19,7 +19,7 @@ from torch import Tensor
 from cluster.cli import ConfigError
 from jobs import base_report
 from osasis.base import bundled_bases, load_base
-from osasis.diffusion import linear_betas
+from osasis.diffusion import Schedule, linear_betas
 from osasis.image import decode_image, fit
 from osasis.pretrain.distortions import DISTORTIONS, mean_squares, two_alternative
 from osasis.pretrain.measures import frechet_distance, psnr, round_trips
@@ -30,7 +30,9 @@ from tests.tiny import make_tiny_base
 def base_of(eps: Callable[[Tensor, Tensor], Tensor]) -> Any:
     """What :func:`round_trips` needs of a base, with a denoiser in closed form."""
     return SimpleNamespace(
-        diffae=SimpleNamespace(encoder=lambda x: x.flatten(1)[:, :2]), eps=lambda x, t, z: eps(x, t).to(x.dtype)
+        diffae=SimpleNamespace(encoder=lambda x: x.flatten(1)[:, :2]),
+        eps=lambda x, t, z: eps(x, t).to(x.dtype),
+        ddim=Schedule.ddim,
     )
 
 

@@ -17,7 +17,7 @@ from jobs.stages.stylizer import Stylizer, StylizerTask
 from osasis.base import Base, load_base
 from osasis.checkpoint import Style, load_style
 from osasis.content import Content
-from osasis.diffusion import Schedule, ddim_decode, last
+from osasis.diffusion import ddim_decode, last
 from osasis.finetune import decode_indices
 from osasis.image import decode_image, fit, to_image, to_tensor
 from osasis.strength import at_strength
@@ -55,7 +55,7 @@ def run(base: Base, style: Style, encoded: Content, **settings: Any) -> Tensor:
 
 def reconstruction(base: Base, encoded: Content) -> Tensor:
     """The base's own decoding of the codes, without any part of a style."""
-    schedule = Schedule.ddim(FAST["decode_steps"])
+    schedule = base.ddim(FAST["decode_steps"])
     start = len(decode_indices(schedule, 0.5, matched=False))
     steps = ddim_decode(encoded.x_t0, lambda x, t: base.eps(x, t, encoded.z_in), schedule, start)
     return last((x for x, _ in steps), encoded.x_t0).clamp(-1, 1)

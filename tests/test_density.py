@@ -20,7 +20,7 @@ from jobs.stages.outstanding import Tally
 from jobs.stages.ranker import Ranker
 from osasis.base import Base, load_base
 from osasis.density import DensityConfig, density_distance, stochastic_reconstruction
-from osasis.diffusion import linear_betas
+from osasis.diffusion import Schedule, linear_betas
 from osasis.image import decode_image, fit, to_tensor
 from tests.hostile import encoded, picture
 from tests.in_process import without_cluster
@@ -42,6 +42,7 @@ def memory_base() -> Any:
     return SimpleNamespace(
         diffae=SimpleNamespace(encoder=lambda images: images / 2),
         eps=eps,
+        ddim=Schedule.ddim,
         perceptual=lambda a, b: (a - b).square().mean((1, 2, 3)),
     )
 

@@ -14,16 +14,20 @@ import torch.multiprocessing as mp
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from osasis.diffae import DiffAE
+from osasis.diffusion import T, linear_betas
 from osasis.encoder import SemanticEncoder
 from osasis.latent_prior import LatentPrior
+from osasis.layers import timestep_embedding
 from osasis.pretrain.cost import training_cost
 from osasis.pretrain.crops import Augmentation, CropSampler, JoinedImages
 from osasis.pretrain.denoising import DenoisingLoss, DenoisingTrainer, warm_start
 from osasis.pretrain.latent import LatentTrainer
 from osasis.pretrain.recipe import RECIPES, Recipe
+from osasis.pretrain.retime import retimed
 from osasis.pretrain.trainer import PretrainConfig
 from osasis.unet import UNet
 from tests.tiny import SPEC, UNET, tiny_recipe
@@ -152,6 +156,39 @@ def test_starting_from_weights_begins_there_with_a_new_count() -> None:
             assert torch.equal(a, b)
     with pytest.raises(RuntimeError, match="Missing key"):
         fresh.start_from({})
+
+
+def time_embedding(unet: UNet, t: Tensor) -> Tensor:
+    return unet.time_embed(timestep_embedding(t, unet.config.model_channels))
+
+
+@torch.no_grad()
+def test_a_network_moved_to_another_schedule_meets_each_noise_as_before() -> None:
+    torch.manual_seed(0)
+    config = UNET.model_copy(update={"model_channels": 32, "beta_end": 0.012})
+    before, after = UNet(UNET.model_copy(update={"model_channels": 32})), UNet(config)
+    fast = timestep_embedding(torch.arange(T), 32).diff(dim=0).abs().amax(0) > 0.008
+    before.time_embed[0].weight[:, fast] = 0  # sinusoids that hardly turn can be stretched, those that run cannot
+    weights = {f"unet.{name}": value for name, value in before.state_dict().items()}
+    moved = retimed(weights, before.config, config, "unet.")
+    after.load_state_dict({name.removeprefix("unet."): value for name, value in moved.items()})
+    levels, new_levels = ((1 - linear_betas(beta_end=unet.config.beta_end)).cumprod(0) for unet in (before, after))
+    t = torch.arange(0, T, 50)
+    same_noise = (levels[None] - new_levels[t, None]).abs().argmin(1)
+    wanted, unmoved = (time_embedding(before, of) for of in (same_noise, t))
+    assert (time_embedding(after, t) - wanted).norm() < 0.05 * (unmoved - wanted).norm()
+    assert {name for name in weights if weights[name] is not moved[name]} == {
+        "unet.time_embed.0.weight", "unet.time_embed.0.bias"
+    }  # fmt: skip
+    assert retimed(weights, before.config, before.config, "unet.") is weights
+
+
+def test_noise_of_training_follows_the_networks_schedule() -> None:
+    short = UNet(UNET.model_copy(update={"cond_channels": None, "beta_end": 0.01446}))
+    alpha_bar = DenoisingLoss(short).alpha_bar
+    torch.testing.assert_close(alpha_bar, (1 - linear_betas(beta_end=0.01446)).cumprod(0).float())
+    whole = DenoisingLoss(UNet(UNET.model_copy(update={"cond_channels": None, "beta_end": 0.02}))).alpha_bar
+    assert (alpha_bar[-1] / whole[-1]).item() == pytest.approx(16, rel=0.1)
 
 
 def test_weights_of_noise_levels() -> None:

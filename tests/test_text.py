@@ -58,7 +58,7 @@ def moved(base: Base, content: Content, prompt: str = "smiling", **settings: Any
 def test_every_picture_moves_towards_the_text(base: Base, content: Content) -> None:
     texts = base.clip.encode_text(["a photo", "a photo smiling"])
     direction = (texts[1:] - texts[:1]).expand(len(content), -1)
-    schedule = few_steps(ENCODING, TEXT.text_decode_steps)
+    schedule = few_steps(ENCODING, TEXT.text_decode_steps, base.spec.unet.beta_end)
 
     def embedded(z: Tensor) -> Tensor:
         *_, (x, _) = ddim_decode(content.x_t0, lambda x, t: base.eps(x, t, z), schedule)

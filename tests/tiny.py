@@ -29,6 +29,7 @@ UNET = UNetConfig(
     attention_resolutions=(8,),
     emb_channels=16,
     cond_channels=12,
+    beta_end=0.015,  # not the default, which nothing may take for granted
 )
 SPEC = BaseSpec(
     name="tiny",

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from cluster.resources import Ask
 from cluster.storage import Storage
 from jobs.pretraining.metrics import Metrics
-from jobs.pretraining.parts import PartName, finished_weights, make_trainer, part_file, part_weights
+from jobs.pretraining.parts import PartName, finished_weights, make_trainer, part_file, starting_weights
 from jobs.pretraining.samples import look
 from osasis.pretrain.recipe import Recipe
 from osasis.pretrain.trainer import Trainer
@@ -129,7 +129,7 @@ def _restore(trainer: Trainer, part: PartName, plan: Pretraining) -> None:
         with checkpoint.as_directory() as folder:
             trainer.load_state_dict(torch.load(Path(folder) / _STATE, map_location="cpu", weights_only=True))
     elif plan.start_from is not None:
-        trainer.start_from(part_weights(plan.start_from, part))
+        trainer.start_from(starting_weights(plan.start_from, part, plan.recipe))
 
 
 def _checkpoint(metrics: dict[str, float], trainer: Trainer, rank: int) -> None:

@@ -8,7 +8,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from cluster.storage import Storage
-from jobs.bases import base_folder
+from jobs.bases import base_folder, describe_base
 from jobs.pretraining.dataset import open_images, read_rows, spread
 from jobs.pretraining.latents import load_codes, load_diffae
 from osasis.clip import ClipEncoder
@@ -18,6 +18,7 @@ from osasis.pretrain.clip import ClipTrainer
 from osasis.pretrain.denoising import DenoisingTrainer, warm_start
 from osasis.pretrain.latent import LatentTrainer
 from osasis.pretrain.recipe import Recipe
+from osasis.pretrain.retime import retimed
 from osasis.pretrain.trainer import PretrainConfig, Trainer, Wrap
 from osasis.seeding import stable_seed
 from osasis.unet import UNet
@@ -72,6 +73,16 @@ def part_weights(location: str, part: PartName) -> dict[str, Tensor]:
     """Weights of one part of a finished base, without the latent prior's normalization."""
     tensors = load_tensors((base_folder(location) / f"{BUNDLE_PART[part]}.safetensors").read_bytes())
     return {name: tensor.float() for name, tensor in tensors.items() if not name.startswith("conds_")}
+
+
+def starting_weights(location: str, part: PartName, recipe: Recipe) -> dict[str, Tensor]:
+    """:func:`part_weights`, moved to the recipe's noise schedule where the finished base had another."""
+    spec, weights = describe_base(location)[1], part_weights(location, part)
+    if part == "diffae":
+        return retimed(weights, spec.unet, recipe.unet, "unet.")
+    if part == "photo-prior" and spec.photo_prior is not None:
+        return retimed(weights, spec.photo_prior, recipe.photo_prior)
+    return weights
 
 
 def finished_weights(trainer: Trainer) -> dict[str, Tensor]:

@@ -20,7 +20,8 @@ class DenoisingLoss(nn.Module):
     def __init__(self, network: DiffAE | UNet, noisy_weight: float = 1.0, p2_gamma: float = 0.0) -> None:
         super().__init__()
         self.network = network
-        alpha_bar = (1 - linear_betas()).cumprod(0).float()
+        unet = network.unet if isinstance(network, DiffAE) else network
+        alpha_bar = (1 - linear_betas(beta_end=unet.config.beta_end)).cumprod(0).float()
         self.register_buffer("alpha_bar", alpha_bar, persistent=False)
         weight = ((1 - alpha_bar) / alpha_bar).clamp(1, noisy_weight) * (1 - alpha_bar) ** p2_gamma  # 1 / (1 + SNR)
         self.register_buffer("weight", weight / weight.mean(), persistent=False)

@@ -41,7 +41,7 @@ def round_trips(
     def decoded(x: Tensor, schedule: Schedule, start: int) -> Tensor:
         return last((x for x, _ in ddim_decode(x, eps, schedule, start)), x)
 
-    fine, coarse = Schedule.ddim(steps), Schedule.ddim(decode_steps)
+    fine, coarse = base.ddim(steps), base.ddim(decode_steps)
     to_t0 = fine.steps_to(t0_ratio)
     codes = list(ddim_encode(photos, eps, fine, len(fine) if full else to_t0))  # the way to t0 is the same for both
     ends = {"t0": decoded(codes[to_t0 - 1], coarse, coarse.steps_to(t0_ratio))}

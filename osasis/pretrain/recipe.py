@@ -76,6 +76,7 @@ def _mini64() -> Recipe:
         cond_channels=128,
         dropout=0.0,
         norm_groups=8,
+        beta_end=0.01446,  # alpha_bar ends at 7e-4, 16 times that of the 256-pixel networks
     )
     vocab = captions.vocabulary([word for style in paint.STYLES for word in style.words])
     return Recipe(
@@ -114,7 +115,7 @@ def _mini64() -> Recipe:
         },
         bank_t0_ratio=0.4,
         diffae_training=PretrainConfig(
-            steps=9000, batch_size=16, learning_rate=3e-4, decay="trapezoid", ema=0.9995, noisy_weight=100
+            steps=9000, batch_size=32, learning_rate=4e-4, decay="trapezoid", ema=0.999, noisy_weight=300
         ),
         latent_training=PretrainConfig(steps=2000, batch_size=128, learning_rate=5e-4, bf16=False),
         photo_training=PretrainConfig(steps=400, batch_size=16, learning_rate=2e-4, warmup_steps=50, ema=0.99),

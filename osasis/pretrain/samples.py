@@ -15,9 +15,9 @@ from osasis.unet import UNet
 
 def decode(diffae: DiffAE, z: Tensor, rng: torch.Generator, steps: int = 20) -> Tensor:
     """Pictures of ``z`` [B, D] from random noise, by DDIM."""
-    size = diffae.unet.config.image_size
-    noise = torch.randn(len(z), 3, size, size, generator=rng).to(z.device)
-    trajectory = ddim_decode(noise, lambda x, t: diffae.unet(x, t, z), Schedule.ddim(steps))
+    config = diffae.unet.config
+    noise = torch.randn(len(z), 3, config.image_size, config.image_size, generator=rng).to(z.device)
+    trajectory = ddim_decode(noise, lambda x, t: diffae.unet(x, t, z), Schedule.ddim(steps, config.beta_end))
     return last((x for x, _ in trajectory), noise)
 
 
@@ -40,7 +40,7 @@ def latent_samples(
 @torch.no_grad()
 def photo_prior_samples(prior: UNet, count: int, rng: torch.Generator, steps: int = 50) -> Tensor:
     """Pictures drawn by the photo prior from noise alone, by DDPM: [count, 3, S, S] in [-1, 1]."""
-    schedule = Schedule.spaced(linear_betas(), even_timesteps(steps))
+    schedule = Schedule.spaced(linear_betas(beta_end=prior.config.beta_end), even_timesteps(steps))
     device, size = next(prior.parameters()).device, prior.config.image_size
 
     def noise() -> Tensor:

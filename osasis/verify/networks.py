@@ -34,6 +34,9 @@ class GoldenBase:
         with computing(self.precision, x.device):
             return self.diffae.unet(x, t, z).to(x.dtype)
 
+    def ddim(self, steps: int) -> Schedule:
+        return Schedule.ddim(steps)
+
 
 class PhotoPrior(NamedTuple):
     network: UNet
