@@ -2,10 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
 
 import pyarrow.compute as pc
 from pydantic import Field
@@ -15,7 +14,7 @@ from cluster.cache import default_cache_dir
 from cluster.cli import ConfigError, ExitCode, Problem, parse_flags, run_job
 from cluster.connection import connect
 from cluster.run_record import run_record
-from cluster.storage import Storage, StorageError
+from cluster.storage import Storage
 from jobs.bases import DEFAULT_BASE, describe_base
 from jobs.stages.flags import StreamFlags
 from jobs.stages.inputs import Source, open_source
@@ -24,15 +23,13 @@ from jobs.stages.outstanding import Tally
 from jobs.stages.pipeline import Pipeline
 from jobs.stages.plan import occupied
 from jobs.stages.prepare import Prepare
+from jobs.stages.problems import Problems
 from jobs.stages.ranker import DENSITY_SCHEMA, Ranker, RankerTask
 from jobs.stages.recorder import Recorder
 from jobs.stages.stream import WINDOW_PAIRS, pool, stream
 from jobs.stages.variants import NO_STYLE, Variant
 from osasis.base import BaseSpec, fingerprint
 from osasis.density import DensityConfig
-from osasis.errors import OsasisError
-
-T = TypeVar("T")
 
 TABLE, LOW, HIGH = "density", "low.txt", "high.txt"
 """Below --output: a Delta table with a row per input, and URIs of the least and the most usual inputs, one a line."""
@@ -78,17 +75,8 @@ def make_plan(flags: RankFlags) -> RankPlan:
     Raises:
         ConfigError: with every problem found.
     """
-    problems: list[Problem] = []
-
-    def attempt(flag: str, resolve: Callable[[], T]) -> T | None:
-        try:
-            return resolve()
-        except ConfigError as error:
-            problems.extend(error.problems)
-        except (StorageError, OsasisError, ValueError, OSError) as error:
-            problems.append(Problem(flag, str(error)))
-        return None
-
+    problems = Problems()
+    attempt = problems.attempt
     source = attempt("--input", lambda: open_source(flags.input, flags.input_column))
     output = attempt("--output", flags.open_output)
     base = attempt("--base", lambda: describe_base(flags.base))

@@ -2,29 +2,27 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import Field
 
 from catalog.schema import StyleVersion
-from catalog.store import StyleCatalog, UnknownStyle
+from catalog.store import StyleCatalog
 from cluster.cli import ConfigError, Problem
-from cluster.storage import Storage, StorageError
+from cluster.storage import Storage
 from jobs.bases import DEFAULT_BASE, describe_base
 from jobs.stages.flags import StreamFlags, reached
 from jobs.stages.inputs import Source, open_source
 from jobs.stages.manifest import Manifest
+from jobs.stages.problems import Problems
 from jobs.stages.variants import NO_STYLE, Variant
 from osasis.base import BaseSpec, bundled_bases, fingerprint
-from osasis.errors import OsasisError
 from osasis.image import FitMode
 from osasis.stylize_config import StylizeConfig
 from osasis.text_config import TextConfig
-
-T = TypeVar("T")
 
 _FIRST = {"t0_ratio", "encode_steps", "decode_steps", "lambda_spn", "style_levels", "seed"}
 """Parameters of stylization that were always part of :func:`params_hash`."""
@@ -75,17 +73,8 @@ def make_plan(flags: StylizeFlags) -> Plan:
     Raises:
         ConfigError: with every problem found.
     """
-    problems: list[Problem] = []
-
-    def attempt(flag: str, resolve: Callable[[], T]) -> T | None:
-        try:
-            return resolve()
-        except ConfigError as error:
-            problems.extend(error.problems)
-        except (StorageError, UnknownStyle, OsasisError, ValueError, OSError) as error:
-            problems.append(Problem(flag, str(error)))
-        return None
-
+    problems = Problems()
+    attempt = problems.attempt
     storage = attempt("--storage", lambda: reached(flags.storage, writable=not flags.dry_run))
     versions = attempt("--styles", lambda: _versions(storage, flags.styles)) if storage else None
     source = attempt("--input", lambda: open_source(flags.input, flags.input_column))
