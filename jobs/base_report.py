@@ -24,6 +24,7 @@ from osasis.content import draw_photos
 from osasis.diffae import DiffAE
 from osasis.errors import BaseError, ImageRejected, OsasisError
 from osasis.image import decode_image, encode_png, fit, to_image
+from osasis.noise import starting_noise
 from osasis.pretrain.clip import evaluate
 from osasis.pretrain.distortions import mean_squares, two_alternative
 from osasis.pretrain.measures import frechet_distance, psnr, round_trips
@@ -164,7 +165,7 @@ def _samples(base: Base, rows: list[Row], images: np.ndarray, flags: BaseReportF
     for start in range(0, flags.samples, flags.batch_size):
         count = min(flags.batch_size, flags.samples - start)
         rng = generator(flags.seed, "samples", start)
-        noise = torch.randn(count, 3, base.image_size, base.image_size, generator=rng).to(base.device)
+        noise = starting_noise(base.spec.unet, count, rng).to(base.device)
         drawn.append(draw_photos(base, noise, torch.randn(count, len(mean), generator=rng).to(base.device), steps=50))
     pictures = torch.cat(drawn).clamp(-1, 1)
     _write_grid(out, "samples.png", pictures, 8)
@@ -225,7 +226,7 @@ def _embedded(base: Base, pictures: Tensor) -> Tensor:
 
 
 def _noise(base: Base, *key: object) -> Tensor:
-    return torch.randn(1, 3, base.image_size, base.image_size, generator=generator(*key)).to(base.device)
+    return starting_noise(base.spec.unet, 1, generator(*key)).to(base.device)
 
 
 def _write_grid(out: Storage, name: str, pictures: Tensor, columns: int) -> None:

@@ -121,8 +121,8 @@ def _check(flags: TrainBaseFlags, recipe: Recipe, source: Source, todo: list[Par
             spec = describe_base(flags.start_from)[1]
         except BaseError as error:
             raise ConfigError(Problem("--start-from", str(error))) from error
-        same_process = spec.unet.model_copy(update={"beta_end": recipe.unet.beta_end})
-        if (same_process, spec.encoder) != (recipe.unet, recipe.encoder):
+        process = recipe.unet.model_dump(include={"beta_end", "typical_noise"})
+        if (spec.unet.model_copy(update=process), spec.encoder) != (recipe.unet, recipe.encoder):
             raise ConfigError(Problem("--start-from", f"{spec.name} has networks of other sizes than the recipe"))
     keep_plan(recipe, work, write=False)
     check_fit(recipe, todo, source.count, flags.workers, work)

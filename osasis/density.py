@@ -12,6 +12,7 @@ from torch import Tensor
 
 from osasis.base import Base
 from osasis.diffusion import ddim_decode, ddim_timesteps, last
+from osasis.noise import starting_noise
 from osasis.seeding import generator
 
 
@@ -38,8 +39,8 @@ def stochastic_reconstruction(base: Base, images: Tensor, keys: Sequence[object]
     ``keys``: B names of the pictures; each seeds its own noise, whatever the others in the batch.
     """
     z = base.diffae.encoder(images)
-    noise = [torch.randn(images.shape[1:], generator=generator(seed, "density", key)) for key in keys]
-    x_T = torch.stack(noise).to(images.device)
+    noise = [starting_noise(base.spec.unet, 1, generator(seed, "density", key)) for key in keys]
+    x_T = torch.cat(noise).to(images.device)
     steps_done = ddim_decode(x_T, lambda x, t: base.eps(x, t, z), base.ddim(steps))
     return last((x for x, _ in steps_done), x_T).clamp(-1, 1)
 

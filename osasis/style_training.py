@@ -11,6 +11,7 @@ from osasis.checkpoint import Style, StyleHeader, dump_style
 from osasis.content import Content, ContentBank, draw_photos, encode_in_batches, stored_bank
 from osasis.errors import BaseError
 from osasis.finetune import Finetuner, make_reference
+from osasis.noise import starting_noise
 from osasis.seeding import generator
 from osasis.settings import Preset, TrainConfig
 from osasis.style_photo import best_style_photo
@@ -109,8 +110,8 @@ def training_content(base: Base, config: TrainConfig, photos: Tensor | None = No
     if base.spec.latent_prior is None:
         raise BaseError(f"base {base.spec.name} has no latent prior to draw photographs from: give content.photos")
     rng = generator(config.seed, "bank")
-    size, count = base.image_size, config.content.count
-    noise = torch.randn(count, 3, size, size, generator=rng)
+    count = config.content.count
+    noise = starting_noise(base.spec.unet, count, rng)
     z_noise = torch.randn(count, base.spec.latent_prior.channels, generator=rng)
     drawn = torch.cat(
         [

@@ -57,6 +57,12 @@ class UNetConfig(BaseModel):
         description="Last beta of the linear schedule this network is trained on. Fewer pixels need less noise to hide"
         " as much: a picture a quarter as wide ends at 16 times the signal-to-noise ratio.",
     )
+    typical_noise: bool = Field(
+        False,
+        exclude_if=absent,
+        description="Sampling begins with noise that has the mean and mean square of its distribution exactly"
+        " (osasis/noise.py). For small pictures, where chance moves both further.",
+    )
     num_heads_up: int | None = Field(
         None, gt=0, exclude_if=absent, description="Heads in the upper half; None: as elsewhere."
     )

@@ -24,7 +24,7 @@ from osasis.diffusion import Schedule, linear_betas
 from osasis.image import decode_image, fit, to_tensor
 from tests.hostile import encoded, picture
 from tests.in_process import without_cluster
-from tests.tiny import SIZE, make_tiny_base
+from tests.tiny import SIZE, SPEC, make_tiny_base
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not import tests
 
@@ -43,6 +43,7 @@ def memory_base() -> Any:
         diffae=SimpleNamespace(encoder=lambda images: images / 2),
         eps=eps,
         ddim=Schedule.ddim,
+        spec=SPEC,
         perceptual=lambda a, b: (a - b).square().mean((1, 2, 3)),
     )
 

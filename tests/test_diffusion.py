@@ -8,6 +8,9 @@ from torch import Tensor
 
 from osasis.diffusion import Schedule, T, ddim_decode, ddim_encode, ddim_timesteps, linear_betas
 from osasis.layers import GroupNorm
+from osasis.noise import starting_noise
+from osasis.seeding import generator
+from tests.tiny import UNET
 
 DATA_STD = 0.2
 
@@ -37,6 +40,16 @@ def test_round_trips_converge_with_the_number_of_steps() -> None:
     errors = [error(steps) for steps in (10, 20, 50, 100, 200)]
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.2 * errors[0]
+
+
+def test_sampling_begins_with_plain_or_with_typical_noise() -> None:
+    config = UNET.model_copy(update={"image_size": 64})
+    plain = starting_noise(config, 3, generator("noise"))
+    assert torch.equal(plain, torch.randn(3, 3, 64, 64, generator=generator("noise")))
+    noise = starting_noise(config.model_copy(update={"typical_noise": True}), 3, generator("noise"))
+    torch.testing.assert_close(noise.mean((2, 3)), torch.zeros(3, 3), atol=1e-6, rtol=0)
+    torch.testing.assert_close(noise.square().mean((2, 3)), torch.ones(3, 3))
+    assert (noise - plain).abs().max() < 0.2  # it is the same noise
 
 
 @given(st.integers(1, T))

@@ -1,15 +1,19 @@
 """jobs/import_base.py and jobs/import_style.py: the release's files become a base and a style that stylizes alike."""
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 
 import jobs.import_base
 import jobs.import_style
+from catalog.probes import PROBE_SET, probe_photos
 from catalog.store import StyleCatalog
 from cluster.cli import ConfigError
 from cluster.storage import Storage
@@ -70,7 +74,7 @@ def test_a_base_and_a_style_stylize_as_the_release(
     image.write_bytes(encode_png(to_image(g["style_image"][0])))
     flags = [
         f"--storage={storage.uri}", f"--base={out}", "--id=art", f"--checkpoint={official / 'ckpt' / 'iter_2.pt'}",
-        f"--image={image}", f"--photo={image}", "--tags=painting",
+        f"--image={image}", f"--photo={image}", "--tags=painting", "--preview",
     ]  # fmt: skip
     assert run(jobs.import_style, monkeypatch, *flags, "--dry-run") == 0
     assert StyleCatalog.open(storage).list() == []
@@ -80,6 +84,13 @@ def test_a_base_and_a_style_stylize_as_the_release(
     (row,) = StyleCatalog.open(storage).list()
     assert (row.style_id, row.preset, row.tags, row.train_config["iterations"]) == ("art", "official", ["painting"], 2)
     assert row.train_config["spn"] == "time"
+    assert row.probe_set == PROBE_SET
+    assert row.preview_uri
+    side = g["style_image"].shape[-1]
+    preview = Image.open(BytesIO(Storage.open(row.preview_uri).read_bytes()))
+    assert preview.size == (len(probe_photos()) * side, 2 * side)
+    photos, stylized = np.vsplit(np.asarray(preview, dtype=int), 2)
+    assert np.abs(photos - stylized).mean() > 1
 
     base = open_base(out, "cpu", tmp_path / "cache")
     local = tmp_path / "style.safetensors"

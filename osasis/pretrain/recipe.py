@@ -77,6 +77,7 @@ def _mini64() -> Recipe:
         dropout=0.0,
         norm_groups=8,
         beta_end=0.01446,  # alpha_bar ends at 7e-4, 16 times that of the 256-pixel networks
+        typical_noise=True,
     )
     vocab = captions.vocabulary([word for style in paint.STYLES for word in style.words])
     return Recipe(

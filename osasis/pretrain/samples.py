@@ -10,13 +10,14 @@ from osasis.content import latent_trajectory_end
 from osasis.diffae import DiffAE
 from osasis.diffusion import Schedule, ddim_decode, ddpm_step, even_timesteps, last, linear_betas
 from osasis.latent_prior import LatentPrior
+from osasis.noise import starting_noise
 from osasis.unet import UNet
 
 
 def decode(diffae: DiffAE, z: Tensor, rng: torch.Generator, steps: int = 20) -> Tensor:
     """Pictures of ``z`` [B, D] from random noise, by DDIM."""
     config = diffae.unet.config
-    noise = torch.randn(len(z), 3, config.image_size, config.image_size, generator=rng).to(z.device)
+    noise = starting_noise(config, len(z), rng).to(z.device)
     trajectory = ddim_decode(noise, lambda x, t: diffae.unet(x, t, z), Schedule.ddim(steps, config.beta_end))
     return last((x for x, _ in trajectory), noise)
 
@@ -46,7 +47,7 @@ def photo_prior_samples(prior: UNet, count: int, rng: torch.Generator, steps: in
     def noise() -> Tensor:
         return torch.randn(count, 3, size, size, generator=rng).to(device)
 
-    x = noise()
+    x = starting_noise(prior.config, count, rng).to(device)
     for i in reversed(range(steps)):
         x = ddpm_step(x, prior(x, schedule.t(i, count, x.device)), schedule, i, noise())
     return x.clamp(-1, 1)
