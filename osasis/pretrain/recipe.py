@@ -119,7 +119,7 @@ def _mini64() -> Recipe:
             steps=9000, batch_size=32, learning_rate=4e-4, decay="trapezoid", ema=0.999, noisy_weight=300
         ),
         latent_training=PretrainConfig(steps=2000, batch_size=128, learning_rate=5e-4, bf16=False),
-        photo_training=PretrainConfig(steps=400, batch_size=16, learning_rate=2e-4, warmup_steps=50, ema=0.99),
+        photo_training=PretrainConfig(steps=800, batch_size=16, learning_rate=2e-4, warmup_steps=50, ema=0.99),
         clip_training=ClipTrainConfig(
             steps=3400, batch_size=64, learning_rate=1e-3, warmup_steps=100, weight_decay=0.1, ema=0.995, variants=7
         ),
