@@ -105,6 +105,7 @@ def _mini64() -> Recipe:
             "batch_size": 2,
             "learning_rate": 4e-5,
             "t0_ratio": 0.4,
+            "style_photo": {"t0_ratio": 0.3},
             "weights": {"cross_domain": 0.7, "recon_perceptual": 2.0},
             "spn_style": "lambda",
             "spn_init": "zero",
