@@ -193,10 +193,10 @@ def test_what_cannot_work_is_refused_before_anything_starts(photos: Storage, rec
 
 def test_a_recipe_file_says_only_what_differs(tmp_path: Path) -> None:
     path = tmp_path / "dogs.yaml"
-    path.write_text("extends: mini64\naugment: {zoom: 0.1}\ndiffae_training: {batch_size: 32, decay: cosine}\n")
+    path.write_text("extends: mini64\naugment: {zoom: 0.1}\ndiffae_training: {batch_size: 24, decay: cosine}\n")
     recipe, base = read_recipe(str(path), {"latent": 7}), read_recipe("mini64", {})
     assert (recipe.augment.zoom, recipe.augment.flip) == (0.1, 0.5)
-    assert recipe.diffae_training == base.diffae_training.model_copy(update={"batch_size": 32, "decay": "cosine"})
+    assert recipe.diffae_training == base.diffae_training.model_copy(update={"batch_size": 24, "decay": "cosine"})
     assert recipe.latent_training.steps == 7
     assert recipe.unet == base.unet
 
