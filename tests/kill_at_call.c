@@ -43,7 +43,7 @@ CHANGES(mkdirat, (int d, const char *a, mode_t mode), (d, a, mode))
 #define OPENS(name, parameters, arguments)                                              \
     int name parameters {                                                               \
         mode_t mode = 0;                                                                \
-        if (flags & (O_CREAT | O_TMPFILE)) {                                            \
+        if (flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE) {                      \
             va_list rest;                                                               \
             va_start(rest, flags);                                                      \
             mode = va_arg(rest, mode_t);                                                \
