@@ -11,6 +11,7 @@ from pydantic import Field
 from rich.console import Console
 
 from cluster.commandline.cli import ConfigError, ExitCode, Problem, parse_flags, run_job
+from cluster.commandline.problems import Problems
 from cluster.runtime.connection import connect
 from cluster.runtime.run_record import run_record
 from cluster.storage import Storage
@@ -23,13 +24,14 @@ from jobs.streaming.outstanding import Tally
 from jobs.streaming.pipeline import Pipeline
 from jobs.streaming.plan import occupied
 from jobs.streaming.prepare import Prepare
-from jobs.streaming.problems import Problems
 from jobs.streaming.ranker import DENSITY_SCHEMA, Ranker, RankerTask
 from jobs.streaming.recorder import Recorder
 from jobs.streaming.stream import WINDOW_PAIRS, pool, stream
-from jobs.streaming.variants import NO_STYLE, Variant
+from jobs.streaming.variants import Variant
 from osasis.base import BaseSpec, fingerprint
+from osasis.errors import OsasisError
 from osasis.settings import DensityConfig
+from osasis.strength import NO_STYLE
 
 TABLE, LOW, HIGH = "density", "low.txt", "high.txt"
 """Below --output: a Delta table with a row per input, and URIs of the least and the most usual inputs, one a line."""
@@ -75,7 +77,7 @@ def make_plan(flags: RankFlags) -> RankPlan:
     Raises:
         ConfigError: with every problem found.
     """
-    problems = Problems()
+    problems = Problems(OsasisError)
     attempt = problems.attempt
     source = attempt("--input", lambda: open_source(flags.input, flags.input_column))
     output = attempt("--output", flags.open_output)

@@ -6,9 +6,6 @@ from typing import Any
 from jobs.streaming.keys import text_key
 from jobs.streaming.manifest import Pair
 
-NO_STYLE = "none"
-"""Selects the base alone; reserved in catalogs. It has version 0."""
-
 
 @dataclass(frozen=True)
 class Variant:
