@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
+from catalog.manifest import Manifest
 from catalog.schema import StyleVersion
 from catalog.store import StyleCatalog
 from cluster.commandline.cli import ConfigError, Problem
@@ -16,7 +17,6 @@ from cluster.storage import Storage
 from jobs.shared.bases import DEFAULT_BASE, describe_base
 from jobs.streaming.flags import StreamFlags, reached
 from jobs.streaming.inputs import Source, open_source
-from jobs.streaming.manifest import Manifest
 from jobs.streaming.problems import Problems
 from jobs.streaming.variants import NO_STYLE, Variant
 from osasis.base import BaseSpec, bundled_bases, fingerprint

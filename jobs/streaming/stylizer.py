@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from catalog.output_names import picture_name
 from cluster.storage import Storage
 from cluster.storage.cache import fetch
 from jobs.streaming.variants import NO_STYLE, Variant
@@ -75,7 +76,7 @@ class Stylizer(Worker[StylizerTask]):
 
     def keep(self, label: str, row: Row, result: Any) -> Row:
         """Write the picture."""
-        name = f"images/{label}/{row['key']}.png"
+        name = picture_name(label, row["key"])
         data = encode_png(to_image(result))
         self.task.output.write_bytes(name, data)
         return {
