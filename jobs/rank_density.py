@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 from rich.console import Console
 
+from catalog.manifest import Manifest
+from catalog.output_names import NO_STYLE
 from cluster.commandline.cli import ConfigError, ExitCode, Problem, parse_flags, run_job
 from cluster.commandline.problems import Problems
 from cluster.runtime.connection import connect
@@ -19,7 +22,6 @@ from cluster.storage.cache import default_cache_dir
 from jobs.shared.bases import DEFAULT_BASE, describe_base
 from jobs.streaming.flags import StreamFlags
 from jobs.streaming.inputs import Source, open_source
-from jobs.streaming.manifest import Manifest
 from jobs.streaming.outstanding import Tally
 from jobs.streaming.pipeline import Pipeline
 from jobs.streaming.plan import occupied
@@ -31,7 +33,6 @@ from jobs.streaming.variants import Variant
 from osasis.base import BaseSpec, fingerprint
 from osasis.errors import OsasisError
 from osasis.settings import DensityConfig
-from osasis.strength import NO_STYLE
 
 TABLE, LOW, HIGH = "density", "low.txt", "high.txt"
 """Below --output: a Delta table with a row per input, and URIs of the least and the most usual inputs, one a line."""
@@ -108,10 +109,8 @@ def rank(
 
 def extremes(table: Manifest, count: int) -> tuple[list[str], list[str]]:
     """URIs of (lowest density, highest density), at most ``count`` each; the most extreme first, ties by URI."""
-    found = table.table()
-    if found is None:
-        return [], []
-    rows = found.to_pyarrow_dataset().to_table(columns=["input_uri", "distance"], filter=pc.field("status") == "done")
+    batches = table.batches(["input_uri", "distance"], "status = 'done'")
+    rows = pa.Table.from_batches(batches, pa.schema([("input_uri", pa.string()), ("distance", pa.float64())]))
 
     def first(order: str) -> list[str]:
         keys = [("distance", order), ("input_uri", "ascending")]

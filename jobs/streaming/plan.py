@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import Field
 
+from catalog.manifest import Manifest
+from catalog.output_names import NO_STYLE
 from catalog.schema import StyleVersion
 from catalog.store import StyleCatalog, UnknownStyle
 from cluster.commandline.cli import ConfigError, Problem
@@ -17,13 +19,11 @@ from cluster.storage import Storage
 from jobs.shared.bases import DEFAULT_BASE, describe_base
 from jobs.streaming.flags import StreamFlags, reached
 from jobs.streaming.inputs import Source, open_source
-from jobs.streaming.manifest import Manifest
 from jobs.streaming.variants import Variant
 from osasis.base import BaseSpec, bundled_bases, fingerprint
 from osasis.errors import OsasisError
 from osasis.image import FitMode
 from osasis.settings import StylizeConfig, TextConfig
-from osasis.strength import NO_STYLE
 
 _FIRST = {"t0_ratio", "encode_steps", "decode_steps", "lambda_spn", "style_levels", "seed"}
 """Parameters of stylization that were always part of :func:`params_hash`."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from catalog.output_names import NO_STYLE, picture_name
 from cluster.storage import Storage
 from cluster.storage.cache import fetch
 from jobs.streaming.variants import Variant
@@ -18,7 +19,7 @@ from osasis.image import encode_png, to_image
 from osasis.method import Codes, pictures_of
 from osasis.precision import Precision
 from osasis.settings import StylizeConfig, TextConfig
-from osasis.strength import NO_STYLE, at_strength, no_style
+from osasis.strength import at_strength, no_style
 
 STYLES_HELD = 4
 """Styles one actor keeps in memory; the least recently used goes first."""
@@ -67,7 +68,7 @@ class Stylizer(Worker[StylizerTask]):
 
     def keep(self, label: str, row: Row, result: Any) -> Row:
         """Write the picture."""
-        name = f"images/{label}/{row['key']}.png"
+        name = picture_name(label, row["key"])
         data = encode_png(to_image(result))
         self.task.output.write_bytes(name, data)
         return {
