@@ -7,7 +7,7 @@ from rich.console import Console
 
 from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, parse_flags, run_job
 from cluster.runtime.connection import connect
-from cluster.runtime.resources import Ask
+from cluster.runtime.resources import Resources
 from cluster.runtime.run_record import RunRecord, run_record
 from cluster.storage import Storage
 from jobs.pretraining.bundle import bank_from_folder, bank_from_set, write_bundle
@@ -107,8 +107,8 @@ def main() -> int:
         check_fit(recipe, todo, usable, flags.workers, work)
         _train(flags, recipe, work, data, todo, record)
         photos = bank or bank_from_set(work, data, recipe)
-        ask = Ask(cpus=flags.cpus_per_worker, gpus=flags.gpus_per_worker)
-        write_bundle(flags.name, recipe, out, work, photos, ask, data=flags.data, license=flags.license)
+        resources = Resources(cpus=flags.cpus_per_worker, gpus=flags.gpus_per_worker)
+        write_bundle(flags.name, recipe, out, work, photos, resources, data=flags.data, license=flags.license)
     console.print(f"[green]Base {flags.name} is in {out}[/green]")
     return ExitCode.DONE
 
@@ -133,13 +133,13 @@ def _check(flags: TrainBaseFlags, recipe: Recipe, source: Source, todo: list[Par
 def _train(
     flags: TrainBaseFlags, recipe: Recipe, work: Storage, data: str, todo: list[PartName], record: RunRecord
 ) -> None:
-    ask = Ask(cpus=flags.cpus_per_worker, gpus=flags.gpus_per_worker)
+    resources = Resources(cpus=flags.cpus_per_worker, gpus=flags.gpus_per_worker)
     plan = Pretraining(
         recipe=recipe,
         work=work,
         data=data,
         workers=flags.workers,
-        ask=ask,
+        resources=resources,
         checkpoint_every=flags.checkpoint_every,
         sample_every=flags.sample_every,
         start_from=describe_base(flags.start_from)[0] if flags.start_from else None,
@@ -147,7 +147,7 @@ def _train(
     for part in todo:
         if part == "latent_prior":
             with record.timed("latents"):
-                encode_all(recipe, work, data, part_file("diffae"), flags.workers, ask)
+                encode_all(recipe, work, data, part_file("diffae"), flags.workers, resources)
         with record.timed(part):
             metrics = fit_part(part, plan)
         record.metrics |= {f"{part}/{name}": value for name, value in metrics.items()}

@@ -14,15 +14,12 @@ from osasis.base import Base, base_location, bundled_bases, load_base
 from osasis.checkpoint import Style, dump_style, load_style, style_on
 from osasis.errors import BaseError, CheckpointError
 from osasis.image import FitMode, FitTransform, fit, to_image, to_tensor, unfit, upright_rgb
+from osasis.method import Progress, effective, pictures_of
 from osasis.settings import Preset, StylizeConfig, TextConfig, train_config
-from osasis.strength import at_strength, no_style, without_style
+from osasis.strength import NO_STYLE, at_strength, no_style
 from osasis.style_training import StyleTraining
-from osasis.stylize import encode, encoding_for, stylize
-from osasis.text_edit import edit
 
 Framing = Literal["square", "original"]
-Progress = Callable[[str, int, int], None]
-"""Called with (what is done: "encode", "text" or "stylize", steps done, steps in all), batch after batch."""
 
 
 class StylePipeline:
@@ -73,7 +70,7 @@ class StylePipeline:
     def to(self, device: str | torch.device) -> Self:
         """Move everything to a device; returns itself."""
         self.base = self.base.on(str(device))
-        alone = self.style.style_id == "none"
+        alone = self.style.style_id == NO_STYLE
         self.style = self._at_strength = no_style(self.base) if alone else style_on(self.style, self.base.device)
         return self
 
@@ -83,7 +80,7 @@ class StylePipeline:
         Raises:
             ValueError: there is no style.
         """
-        if self.style.style_id == "none":
+        if self.style.style_id == NO_STYLE:
             raise ValueError("the base alone has no style to save")
         Path(path).write_bytes(dump_style(self.style.header, self.style.unet, self.style.spn, self.style.z_style))
 
@@ -129,10 +126,9 @@ class StylePipeline:
         if not listed:
             return []
         squares, transforms = _squares(listed, self.base.image_size, fit)
-        tell = callback or (lambda stage, done, total: None)
         results: list[Image.Image] = []
         for batch in squares.split(batch_size):
-            pictures = self._pictures(batch.to(self.base.device), text, config, text_config, tell)
+            pictures = self._pictures(batch.to(self.base.device), text, config, text_config, callback)
             results += [to_image(picture) for picture in pictures]
         if framing == "original":
             results = [unfit(result, transform) for result, transform in zip(results, transforms, strict=True)]
@@ -147,20 +143,8 @@ class StylePipeline:
         callback: Progress | None,
     ) -> Tensor:
         """[B, 3, S, S] in [-1, 1] → the same in the style."""
-        tell = callback or (lambda stage, done, total: None)
-        if self.style.style_id == "none":
-            config = without_style(config)
-        if text is not None:
-            config = text_config.deepened(config)
-        style = self._style(config.weight_strength)
-        encoding = encoding_for(style, config)
-        content = encode(self.base, images, encoding)
-        tell("encode", 1, 1)
-        if text is not None:
-            (content,) = edit(self.base, content, [text], text_config, encoding, lambda n, of: tell("text", n, of))
-        pictures = stylize(style, content, config)
-        tell("stylize", 1, 1)
-        return pictures
+        style = self._style(effective(self.style, config, text, text_config).weight_strength)
+        return pictures_of(self.base, style, images, config, text=text, text_config=text_config, progress=callback)
 
     def _style(self, strength: float) -> Style:
         """The style with its weights at ``strength``; the last one is kept."""

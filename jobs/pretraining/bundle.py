@@ -10,7 +10,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from cluster.commandline.cli import ConfigError, Problem
-from cluster.runtime.resources import Ask
+from cluster.runtime.resources import Resources
 from cluster.storage import Storage
 from jobs.pretraining.dataset import open_images
 from jobs.pretraining.parts import part_file
@@ -23,13 +23,21 @@ from osasis.pretrain.recipe import PARTS, Recipe
 
 
 def write_bundle(
-    name: str, recipe: Recipe, out: Storage, work: Storage, bank: list[Tensor], ask: Ask, *, data: str, license: str
+    name: str,
+    recipe: Recipe,
+    out: Storage,
+    work: Storage,
+    bank: list[Tensor],
+    resources: Resources,
+    *,
+    data: str,
+    license: str,
 ) -> None:
     """Write what is finished below ``work`` to ``out``, ``base.json`` last.
 
     Args:
         bank: photographs [3, S, S] in [-1, 1] of the content bank.
-        ask: what the task that encodes them takes.
+        resources: what the task that encodes them takes.
     """
     parts = {part: load_tensors(work.read_bytes(part_file(part))) for part in PARTS if work.exists(part_file(part))}
     spec = BaseSpec(
@@ -46,7 +54,7 @@ def write_bundle(
         train_defaults=recipe.train_defaults,
         provenance=Provenance(made_by="jobs/train_base.py", data=data, license=license),
     )
-    options = ask.ray_options()
+    options = resources.ray_options()
     task = ray.remote(encode_bank).options(**options)
     bank_tensors = ray.get(task.remote(spec, recipe, work, torch.stack(bank), options))
     with tempfile.TemporaryDirectory() as temporary:
