@@ -144,7 +144,7 @@ def test_several_perceptual_distances_are_averaged(tmp_path: Path) -> None:
     torch.manual_seed(7)
     folder = make_tiny_base(tmp_path / "base")
     spec = load_spec(folder).model_copy(update={"more_perceptual": {"vgg": net}})
-    save_base(folder, spec, {"perceptual-vgg": Lpips("squeeze").state_dict()})
+    save_base(folder, spec, {"perceptual-vgg": Lpips("vgg").state_dict()})
     both = load_base(folder)
 
     def loss(*perceptuals: str) -> float:
@@ -155,7 +155,7 @@ def test_several_perceptual_distances_are_averaged(tmp_path: Path) -> None:
             "recon_perceptual"
         ].item()
 
-    main, other, averaged = loss("main"), loss("vgg"), loss("main", "squeeze")
+    main, other, averaged = loss("main"), loss("vgg"), loss("main", "vgg")
     assert main == loss()
     assert main != other
     assert averaged == pytest.approx((main + other) / 2, rel=1e-5)
