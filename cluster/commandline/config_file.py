@@ -112,12 +112,17 @@ def problem_of(detail: ErrorDetails, place: str, model: type[BaseModel]) -> Prob
     key = str(detail["loc"][-1]) if detail["loc"] else ""
     match detail["type"]:
         case "extra_forbidden":
-            near = get_close_matches(key, _field_names(model.model_json_schema()), n=1)
-            return Problem(place, "unknown key", f"did you mean {near[0]!r}?" if near else "")
+            return Problem(place, "unknown key", nearest(key, _field_names(model.model_json_schema())))
         case "missing":
             return Problem(place, "missing")
         case _:
             return Problem(place, detail["msg"].removeprefix("Value error, "))
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """A hint at the word that was probably meant; empty if none is near."""
+    near = get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else ""
 
 
 def _field_names(schema: object) -> list[str]:
