@@ -38,8 +38,7 @@ _ELEMENTS = "const query = document.getElementById('query'), sort = document.get
 class GalleryBenchmarkFlags(JobFlags):
     """Measures the gallery page in a browser."""
 
-    styles: tuple[int, ...] = (100, 1000, 5000)
-    """Sizes of galleries, the smallest first."""
+    styles: tuple[int, ...] = Field((100, 1000, 5000), description="Sizes of galleries, the smallest first.")
 
 
 def main() -> ExitCode:

@@ -60,7 +60,7 @@ class WeightsFlags(JobFlags):
     )
     recipe: Uri | None = Field(
         None,
-        description="Recipe by which those weights were trained: name or file; default: networks of the base's sizes.",
+        description="Recipe those weights were trained by: name or file; default: networks of the base's sizes.",
     )
     device: str = Field("cuda" if torch.cuda.is_available() else "cpu", description="Where the networks run.")
 
@@ -90,7 +90,7 @@ class BaseReportFlags(WeightsFlags, DataFlags, ReportFlags):
 
     examples: ClassVar[tuple[str, ...]] = (
         "--base mini64 --images faces --table labels.csv --out report",
-        "--base bases/faces64 --diffae bases/faces64/.work/parts/diffae.safetensors --images faces --out report --full 0",
+        "--base bases/faces64 --diffae bases/faces64/.work/parts/diffae.safetensors --images faces --out out --full 0",
     )
 
 

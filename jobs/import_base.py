@@ -66,9 +66,9 @@ class BundleFlags(JobFlags):
 class ImportBaseFlags(BundleFlags, ReleaseFlags):
     """Make a base bundle from the official release's files: DiffAE, photo prior, CLIP, LPIPS backbones.
 
-    Configurations are read from the tensors. EMA weights are taken and kept in float32, bit for bit. A part that is not
-    given is absent from the bundle, and jobs that need it say so. Nothing in the files is executed: of the pickles, only
-    plain data is read. If a file cannot be imported, it is named with the reason and nothing is written.
+    Configurations are read from the tensors. EMA weights are taken and kept in float32, bit for bit. A part that is
+    not given is absent from the bundle, and jobs that need it say so. Nothing in the files is executed: of the pickles,
+    only plain data is read. If a file cannot be imported, it is named with the reason and nothing is written.
     """
 
     examples: ClassVar[tuple[str, ...]] = (

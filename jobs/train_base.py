@@ -75,9 +75,9 @@ class TrainingFlags(JobFlags):
 class TrainBaseFlags(DataFlags, BundleFlags, TrainingFlags, WorkersFlags):
     """Train the networks of a base and write the bundle: DiffAE, its latent prior, the photo prior, a CLIP.
 
-    Each part is one Ray Train run over --workers data-parallel workers, and is resumed by giving the same command again.
-    Images that cannot be used are listed and left out. Below <out>/.work: decoded images, checkpoints, finished parts,
-    TensorBoard files (tensorboard/), samples (samples/) and run records. --dry-run prints memory and time.
+    Each part is one Ray Train run over --workers data-parallel workers, and is resumed by giving the same command
+    again. Images that cannot be used are listed and left out. Below <out>/.work: decoded images, checkpoints, finished
+    parts, TensorBoard files (tensorboard/), samples (samples/) and run records. --dry-run prints memory and time.
     """
 
     examples: ClassVar[tuple[str, ...]] = (

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from catalog.manifest import Manifest
 from catalog.schema import StyleVersion
 from catalog.store import StyleCatalog
 from cluster.commandline.cli import ConfigError, JobFlags, Problem, Uri
@@ -16,13 +17,11 @@ from cluster.storage import Storage
 from jobs.shared.bases import DEFAULT_BASE, describe_base
 from jobs.streaming.flags import StreamFlags, reached
 from jobs.streaming.inputs import Source, open_source
-from jobs.streaming.manifest import Manifest
 from jobs.streaming.problems import Problems
 from jobs.streaming.variants import NO_STYLE, Variant
 from osasis.base import BaseSpec, bundled_bases, fingerprint
 from osasis.image import FitMode
-from osasis.stylize_config import StylizeConfig
-from osasis.text_config import TextConfig
+from osasis.settings import StylizeConfig, TextConfig
 
 _FIRST = {"t0_ratio", "encode_steps", "decode_steps", "lambda_spn", "style_levels", "seed"}
 """Parameters of stylization that were always part of :func:`params_hash`."""
@@ -48,14 +47,15 @@ class TextFlags(TextConfig):
 class StylizeFlags(StylesFlags, StreamFlags, StylizeConfig, TextFlags):  # type: ignore[misc]  # each has a model_config; the first counts
     """Stylize every picture of --input in every style of --styles, as pictures and a manifest under --output.
 
-    Running the same command again does only what is missing. Exit code 3 counts what earlier runs rejected or failed too.
+    Running the same command again does only what is missing. Exit code 3 counts what earlier runs rejected or failed,
+    too.
     """
 
     examples: ClassVar[tuple[str, ...]] = (
         "--storage runs/demo --styles all --input photos --output out",
-        "--storage s3://bucket/styles --styles monet@prod,tag:print --input s3://bucket/photos --output s3://bucket/out "
-        "--gpus-per-worker 1",
-        "--storage runs/demo --styles none --text smiling,'grey hair' --input photos --output out --limit 100 --dry-run",
+        "--storage s3://bucket/styles --styles monet@prod,tag:print --input s3://bucket/photos "
+        "--output s3://bucket/out --gpus-per-worker 1",
+        "--storage runs/demo --styles none --text smiling,'grey hair' --input photos --output out --dry-run",
     )
 
     def config(self) -> StylizeConfig:

@@ -1,4 +1,4 @@
-"""What benchmarks/catalog.py measures.
+"""The style catalog at size: ``python -m benchmarks.catalog_scale --styles 100000``.
 
 The same questions put to the catalog, to pyarrow over the very same Parquet files (which knows neither aliases nor
 deletions), and to MLflow's model registry on SQLite; then registrations per second of one and of many writers on a real
@@ -32,7 +32,7 @@ from catalog.filters import Condition
 from catalog.search import search
 from catalog.store import StyleCatalog
 from catalog.view import Question
-from cluster.commandline.cli import JobFlags, parse_flags
+from cluster.commandline.cli import JobFlags, parse_flags, run_job
 from cluster.storage import Storage
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,19 +50,16 @@ Answer = list[str]
 class CatalogBenchmarkFlags(JobFlags):
     """Measures the catalog's questions and commits against plain pyarrow and against MLflow."""
 
-    styles: int = Field(100_000, ge=0)
-    """Styles in the catalog, one version each; 0 leaves the questions."""
-    dim: int = Field(512, gt=0)
-    """Width of their embeddings; 512 is CLIP ViT-B/32's."""
-    repeats: int = Field(5, gt=0)
-    """Times that each question is asked; medians are shown."""
-    mlflow: str | None = None
-    """Folder of an environment with mlflow, apart from the pinned packages; made by pip if it is not there. Without it
-    that part is left."""
-    writers: int = Field(16, ge=0)
-    """Processes that register at the same time; 0 leaves that part."""
-    registrations: int = Field(20, gt=0)
-    """Registrations of each writer."""
+    styles: int = Field(100_000, ge=0, description="Styles in the catalog, one version each; 0 leaves the questions.")
+    dim: int = Field(512, gt=0, description="Width of their embeddings; 512 is CLIP ViT-B/32's.")
+    repeats: int = Field(5, gt=0, description="Times that each question is asked; medians are shown.")
+    mlflow: str | None = Field(
+        None,
+        description="Folder of an environment with mlflow, apart from the pinned packages; made by pip if it is not "
+        "there. Without it that part is left out.",
+    )
+    writers: int = Field(16, ge=0, description="Processes that register at the same time; 0 leaves that part.")
+    registrations: int = Field(20, gt=0, description="Registrations of each writer.")
 
 
 class _Encoded:
@@ -262,3 +259,7 @@ def _table(measured: dict[str, Measured], floors: dict[str, int]) -> Table:
 
 def _milliseconds(seconds: float) -> str:
     return f"{1000 * seconds:,.0f} ms"
+
+
+if __name__ == "__main__":
+    run_job(main)
