@@ -55,8 +55,7 @@ class CatalogBenchmarkFlags(JobFlags):
     repeats: int = Field(5, gt=0, description="Times that each question is asked; medians are shown.")
     mlflow: str | None = Field(
         None,
-        description="Folder of an environment with mlflow, apart from the pinned packages; made by pip if it is not "
-        "there. Without it that part is left out.",
+        description="Folder of an environment with mlflow (made by pip if absent); without it that part is skipped.",
     )
     writers: int = Field(16, ge=0, description="Processes that register at the same time; 0 leaves that part.")
     registrations: int = Field(20, gt=0, description="Registrations of each writer.")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page
+from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 

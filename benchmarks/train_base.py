@@ -61,7 +61,7 @@ class BenchmarkFlags(JobFlags):
     profile: bool = Field(False, description="Also tell where a step's time goes.")
     device: str = Field(
         "cuda" if torch.cuda.is_available() else "cpu",
-        description="Where it runs; on a CPU, OMP_NUM_THREADS says the threads.",
+        description="Where it runs; OMP_NUM_THREADS sets a CPU's threads.",
     )
 
 

@@ -273,5 +273,10 @@ def _beside(name: str) -> dict[str, str]:
     }
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The job as a console script."""
     run_job(main)
+
+
+if __name__ == "__main__":
+    command()

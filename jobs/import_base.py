@@ -167,5 +167,10 @@ def _already_there(out: Storage, spec: BaseSpec) -> bool:
     return True
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The job as a console script."""
     run_job(main, expected=(BaseError,))
+
+
+if __name__ == "__main__":
+    command()

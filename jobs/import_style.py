@@ -155,5 +155,10 @@ def _square(data: bytes, size: int, mode: FitMode) -> Image.Image:
     return fit(decode_image(data), size, mode)[0]
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The job as a console script."""
     run_job(main, expected=(OsasisError,))
+
+
+if __name__ == "__main__":
+    command()

@@ -129,5 +129,10 @@ def _make(
     console.print(f"{record.counts.get('made', 0)} previews made, {record.counts.get('failed', 0)} failed")
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The job as a console script."""
     run_job(main, expected=(UnknownStyle,))
+
+
+if __name__ == "__main__":
+    command()

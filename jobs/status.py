@@ -75,5 +75,10 @@ def main() -> ExitCode:
     return ExitCode.DONE
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The job as a console script."""
     run_job(main)
+
+
+if __name__ == "__main__":
+    command()

@@ -166,5 +166,10 @@ def _train(
         console.print(f"{part}: done, loss {metrics.get('loss', float('nan')):.4f}")
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The job as a console script."""
     run_job(main)
+
+
+if __name__ == "__main__":
+    command()

@@ -45,13 +45,15 @@ class StylePhotoConfig(_Settings):
     t0_ratio: float = Field(0.5, gt=0, lt=1, description="How far the reference is noised.")
     candidates: int = Field(4, gt=0, description="Draws; the one nearest to the reference is kept.")
     matched_t0: bool = Field(False, description="Denoise from the very level that it was noised to, not one below.")
-    image: str | None = Field(None, description="A photograph to use instead: path or s3:// URI.")
+    image: str | None = Field(None, description="A photograph to use instead.", json_schema_extra={"metavar": "URI"})
 
 
 class ContentConfig(_Settings):
     """Which photographs a style is trained on."""
 
-    photos: str | None = Field(None, description="Folder or s3:// prefix of photographs to train on.")
+    photos: str | None = Field(
+        None, description="Folder or prefix of photographs to train on.", json_schema_extra={"metavar": "URI"}
+    )
     source: Literal["bank", "prior"] = Field(
         "bank", description="Without photos: the base's bank, where it has one; or drawn from its latent prior."
     )
@@ -98,7 +100,7 @@ class TrainConfig(_Settings):
     precision: Literal["float32", "bf16"] = Field(
         "float32", description="bf16: autocast of the UNet; weights and losses stay float32."
     )
-    seed: int = 0
+    seed: int = Field(0, description="Seed of everything random.")
 
     @model_validator(mode="before")
     @classmethod
@@ -158,6 +160,8 @@ def train_config(preset: Preset, *overrides: dict[str, Any]) -> TrainConfig:
 class StylizeConfig(_Settings):
     """How photographs are stylized."""
 
+    model_config = ConfigDict(title="method")
+
     t0_ratio: float | None = Field(
         None, gt=0, lt=1, description="Depth of the structural code, as a part of T; None: as the style was trained."
     )
@@ -184,7 +188,7 @@ class StylizeConfig(_Settings):
         exclude_if=lambda precision: precision == "float32",  # outputs of before it could be chosen stay valid
         description="bf16: autocast of the UNets; weights and latents stay float32.",
     )
-    seed: int = Field(0, description="Of whatever is drawn; DDIM itself draws nothing.")
+    seed: int = Field(0, description="Seed of everything random; DDIM itself is deterministic.")
 
     @property
     def z_strength(self) -> float:
@@ -283,4 +287,4 @@ class DensityConfig(_Settings):
 
     steps: DdimSteps = Field(20, description="Reverse DDIM steps from pure noise.")
     draws: int = Field(1, gt=0, description="Reconstructions a picture, over which the distance is averaged.")
-    seed: int = Field(0, description="Of the noise, which each picture draws for itself.")
+    seed: int = Field(0, description="Seed of the noise, which is drawn anew for each picture.")
