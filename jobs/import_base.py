@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, Uri, load_yaml, parse_flags, run_job
+from cluster.commandline.problems import Problems
 from cluster.runtime.run_record import run_record
-from cluster.storage import Storage, StorageError
+from cluster.storage import Storage
 from cluster.storage.cache import fetch
 from jobs.shared.bases import describe_base
 from osasis.base import BaseSpec, Provenance, fingerprint, load_base, save_base
@@ -21,7 +22,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 class Given(BaseModel):
-    """The file of --config: what no tensor shows, as fields of the networks' configurations."""
+    """The file of --config: settings of the networks that no tensor shows."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -90,7 +91,7 @@ def main() -> int:
         folder = Path(temporary)
         spec = save_base(folder, spec, parts, exact=True)
         if _already_there(out, spec):
-            console.print(f"{out} holds this very base already; nothing to do.")
+            console.print(f"{out} already holds this base; nothing to do.")
             return ExitCode.DONE
         load_base(folder, check=False)
         with run_record(out.child(".work"), job="import_base", config=flags) as record:
@@ -104,15 +105,11 @@ def main() -> int:
 
 def _read(flags: ImportBaseFlags) -> tuple[BaseSpec, Parts]:
     """The bundle; every file that is missing or wrong is a problem of its flag."""
-    problems: list[Problem] = []
+    problems = Problems()
     given = load_yaml(flags.config, Given) if flags.config else Given()
 
     def local(flag: str, uri: str) -> Path:
-        try:
-            return fetch(uri)
-        except StorageError as error:
-            problems.append(Problem(flag, str(error)))
-            return Path(uri)
+        return problems.attempt(flag, lambda: fetch(uri)) or Path(uri)
 
     named = [item.rpartition("=") for item in flags.clip]
     files = OfficialFiles(
@@ -125,8 +122,7 @@ def _read(flags: ImportBaseFlags) -> tuple[BaseSpec, Parts]:
         head_channels=flags.photo_prior_head_channels,
         given=given.model_dump(),
     )
-    if problems:
-        raise ConfigError(problems)
+    problems.check()
     provenance = Provenance(made_by="jobs/import_base.py", data=flags.data, license=flags.license)
     try:
         return read_bundle(files, flags.name, style_levels=flags.style_levels, provenance=provenance)
@@ -146,11 +142,11 @@ def _print_plan(flags: ImportBaseFlags, spec: BaseSpec, parts: Parts) -> None:
     console.print(table)
     absent = [part for part in ("latent_prior", "photo_prior", "clip", "perceptual") if part not in parts]
     if absent:
-        console.print(f"Not given, and so absent: {', '.join(absent)}. Jobs that need them will say so.")
+        console.print(f"Not given, so absent from the bundle: {', '.join(absent)}. Jobs that need them will say so.")
 
 
 def _already_there(out: Storage, spec: BaseSpec) -> bool:
-    """Whether the very same base is at the output.
+    """Whether the output already holds this base.
 
     Raises:
         ConfigError: another one is.

@@ -15,7 +15,7 @@ from catalog.store import StyleCatalog, UnknownStyle
 from catalog.style_folder import FOLDER, folder_of
 from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, Uri, WorkersFlags, parse_flags, run_job
 from cluster.runtime.connection import connect
-from cluster.runtime.resources import Ask, capacity
+from cluster.runtime.resources import Resources, capacity
 from cluster.runtime.run_record import RunRecord, run_record
 from cluster.storage import Storage
 from cluster.storage.cache import fetch
@@ -74,7 +74,7 @@ def main() -> int:
     catalog = StyleCatalog.open(storage)
     versions = catalog.resolve(flags.styles) if flags.styles else catalog.list()
     location, todo = _todo(versions, flags)
-    console.print(f"{len(todo)} of {len(versions)} styles to be shown on {PROBE_SET}: {', '.join(map(str, todo))}")
+    console.print(f"{len(todo)} of {len(versions)} styles need previews on {PROBE_SET}: {', '.join(map(str, todo))}")
     if flags.dry_run or not todo:
         return ExitCode.DONE
     with run_record(storage, job="make_previews", config=flags) as record:
@@ -94,7 +94,9 @@ def _todo(versions: Sequence[StyleVersion], flags: MakePreviewsFlags) -> tuple[s
     if not missing:
         return "", []
     if flags.base is None and (len(names) > 1 or names[0] not in bundled_bases()):
-        raise ConfigError(Problem("--base", f"styles were trained on {', '.join(names)}: say where one of them is"))
+        raise ConfigError(
+            Problem("--base", f"styles were trained on {', '.join(names)}: give the location of one of them")
+        )
     location, spec = describe_base(flags.base or names[0])
     return location, [version for version in missing if version.base_fingerprint == fingerprint(spec)]
 
@@ -102,16 +104,16 @@ def _todo(versions: Sequence[StyleVersion], flags: MakePreviewsFlags) -> tuple[s
 def _make(
     location: str, todo: Sequence[StyleVersion], flags: MakePreviewsFlags, catalog: StyleCatalog, record: RunRecord
 ) -> None:
-    ask = Ask(flags.cpus_per_worker, flags.gpus_per_worker)
+    resources = Resources(flags.cpus_per_worker, flags.gpus_per_worker)
     with connect(), record.timed("previews"):
-        count = min(flags.workers or len(todo), capacity(ask), len(todo))
+        count = min(flags.workers or len(todo), capacity(resources), len(todo))
         makers = [
-            PreviewMaker.options(**ask.ray_options()).remote(location, flags.device, flags.threads)  # type: ignore[attr-defined]
+            PreviewMaker.options(**resources.ray_options()).remote(location, flags.device, flags.threads)  # type: ignore[attr-defined]
             for _ in range(count)
         ]
 
         def target(style: StyleVersion) -> Storage:
-            # Where gc finds it: with the checkpoint, or in a folder of its own if that stands elsewhere.
+            # Where gc finds it: with the checkpoint, or in a folder of its own if that is elsewhere.
             folder = folder_of(catalog.storage, style.checkpoint_uri)
             return catalog.storage.child(
                 folder or f"{FOLDER}/{style.style_id}/previews-{style.version}", f"preview-{PROBE_SET}.png"

@@ -17,7 +17,7 @@ from cluster.storage import Storage, StorageError
 class StatusFlags(JobFlags):
     """List the runs below --storage, the newest first: job, outcome, start, duration, counts. Writes nothing.
 
-    A run that was killed has no end in its record, and is listed as running.
+    A run that was killed has no end in its record and is listed as running.
     """
 
     examples: ClassVar[tuple[str, ...]] = (
@@ -32,7 +32,7 @@ class StatusFlags(JobFlags):
 
 
 def records(storage: Storage, limit: int, job: str | None = None) -> Iterator[RunRecord]:
-    """The newest first. Records that cannot be read, damaged or of a later version, are passed over."""
+    """The newest first. Records that cannot be read, damaged or of a later version, are skipped."""
     found = 0
     for name in sorted(storage.list_files("runs", recursive=False), reverse=True):
         if not name.endswith(".json") or found == limit:

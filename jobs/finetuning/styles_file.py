@@ -1,4 +1,4 @@
-"""The styles file (``styles.yaml``) and the flags that say the same."""
+"""The styles file (``styles.yaml``) and the equivalent flags."""
 
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ class StyleEntry(BaseModel):
 
     id: StyleId = Field(description="Lowercase letters, digits and hyphens.")
     image: str = Field(min_length=1, description="The reference picture: path or s3:// URI.")
-    tags: list[Tag] = Field([], description="Words to select styles by, as in tag:painting.")
+    tags: list[Tag] = Field([], description="Tags to select styles by, as in tag:painting.")
     notes: str = ""
     license: str = Field("", description="Terms of the reference picture.")
     train: dict[str, Any] = Field({}, description="TrainConfig fields for this style alone.")
@@ -101,7 +101,7 @@ class TrainStylesFlags(StylesFlags, SingleStyleFlags, WorkersFlags, RetriesFlags
 
 
 def read_styles(flags: TrainStylesFlags) -> tuple[StylesFile, ConfigFile | None]:
-    """The styles to train, and the file they stand in.
+    """The styles to train, and the file they are declared in.
 
     Raises:
         ConfigError: with every problem found.

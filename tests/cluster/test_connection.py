@@ -24,7 +24,7 @@ from cluster.commandline.cli import (
 )
 from cluster.runtime import connection
 from cluster.runtime.connection import ClusterError, Stopped, connect
-from cluster.runtime.resources import Ask, capacity
+from cluster.runtime.resources import Resources, capacity
 from cluster.storage import StorageError
 
 _ROOT = Path(__file__).parents[2]
@@ -39,13 +39,13 @@ def test_a_connected_ray_is_used_and_left(ray_cluster: None) -> None:
 
 
 def test_capacity_counts_whole_workers(ray_cluster: None) -> None:
-    assert capacity(Ask(cpus=1)) == 4
-    assert capacity(Ask(cpus=1.5)) == 2
-    assert capacity(Ask(cpus=0.1)) == 40
+    assert capacity(Resources(cpus=1)) == 4
+    assert capacity(Resources(cpus=1.5)) == 2
+    assert capacity(Resources(cpus=0.1)) == 40
     with pytest.raises(ClusterError, match=r"needs 64 CPU and 1 GPU, which no node .*4 CPU"):
-        capacity(Ask(cpus=64, gpus=1))
+        capacity(Resources(cpus=64, gpus=1))
     with pytest.raises(ValueError, match="some CPU or GPU"):
-        capacity(Ask(cpus=0))
+        capacity(Resources(cpus=0))
 
 
 def test_workers_reach_the_storage(ray_cluster: None, storage: Any) -> None:
@@ -112,8 +112,8 @@ def test_addresses_of_other_services_are_explained(address: str) -> None:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "127.0.0.1", "no port:x", "127.0.0.1:99999999"])
-def test_an_address_where_nobody_answers_is_said_at_once(address: str) -> None:
-    with pytest.raises(ClusterError, match="nobody answers"):
+def test_an_address_where_nothing_answers_is_reported_at_once(address: str) -> None:
+    with pytest.raises(ClusterError, match="nothing answers"):
         connection._join(address)
 
 
@@ -266,7 +266,9 @@ def test_help_shows_what_is_required_then_groups_by_the_class_that_declares_a_fl
     with pytest.raises(SystemExit) as caught:
         parse_flags(Flags, ["--help"])
     assert caught.value.code == 0
-    assert capsys.readouterr().out.partition("\n\nURI is")[0] == """\
+    assert (
+        capsys.readouterr().out.partition("\n\nURI is")[0]
+        == """\
 usage: osasis-test --storage URI [flags]
 
 Stylizes photographs.
@@ -285,6 +287,7 @@ place:
 general:
   --dry-run       Print the resolved plan and change nothing.
   -h, --help      Print this help."""
+    )
 
 
 @pytest.mark.parametrize(

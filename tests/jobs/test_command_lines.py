@@ -25,7 +25,9 @@ NO_GROUP = {"required", "options", "general"}
 
 def flags_of(module: ModuleType) -> type[JobFlags]:
     (found,) = [
-        item for item in vars(module).values() if isinstance(item, type) and issubclass(item, JobFlags) and item.examples
+        item
+        for item in vars(module).values()
+        if isinstance(item, type) and issubclass(item, JobFlags) and item.examples
     ]
     return found
 
