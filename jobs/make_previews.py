@@ -94,9 +94,7 @@ def _todo(versions: Sequence[StyleVersion], flags: MakePreviewsFlags) -> tuple[s
     if not missing:
         return "", []
     if flags.base is None and (len(names) > 1 or names[0] not in bundled_bases()):
-        raise ConfigError(
-            Problem("--base", f"styles were trained on {', '.join(names)}: give the location of one of them")
-        )
+        raise ConfigError(Problem("--base", f"styles were trained on {', '.join(names)}: give the location of one"))
     location, spec = describe_base(flags.base or names[0])
     return location, [version for version in missing if version.base_fingerprint == fingerprint(spec)]
 

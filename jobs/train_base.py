@@ -84,7 +84,7 @@ class TrainBaseFlags(DataFlags, BundleFlags, TrainingFlags, WorkersFlags):
 
     examples: ClassVar[tuple[str, ...]] = (
         "--images faces --table labels.csv --name faces64 --out bases/faces64 --dry-run",
-        "--images s3://bucket/faces --parts diffae,latent,photo-prior --name faces64 --out s3://bucket/bases/faces64 "
+        "--images s3://bucket/faces --parts diffae,latent_prior --name faces64 --out s3://bucket/bases/faces64 "
         "--workers 8 --gpus-per-worker 1",
     )
 

@@ -167,7 +167,7 @@ class StylizeConfig(_Settings):
         None,
         gt=0,
         lt=1,
-        description="Depth of the structural code, as a fraction of T; default: as the style was trained.",
+        description="Depth of the structural code, as a fraction of T; default: as in training.",
     )
     encode_steps: DdimSteps = Field(100, description="Forward DDIM steps over all of T.")
     decode_steps: DdimSteps = Field(50, description="Reverse DDIM steps over all of T.")

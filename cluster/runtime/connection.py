@@ -92,8 +92,8 @@ def _join(address: str) -> None:
 
     if "://" in address:
         raise ClusterError(
-            f"RAY_ADDRESS={address!r} is not the address of a cluster's head: give host:port (often port 6379) on a machine "
-            "of the cluster, or submit from outside with `ray job submit --working-dir . -- python jobs/…`"
+            f"RAY_ADDRESS={address!r} is not the address of a cluster's head: give host:port (often port 6379) on a "
+            "machine of the cluster, or submit from outside with `ray job submit --working-dir . -- python jobs/…`"
         )
     _check_answers(address)
     try:

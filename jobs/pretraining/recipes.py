@@ -68,9 +68,7 @@ def check_fit(recipe: Recipe, todo: list[PartName], images: int, workers: int, w
             hint = "give more images, or a recipe with smaller batches"
             problems.append(Problem(place, f"a batch of {config.batch_size} of only {images} images", hint))
         if part in ("latent_prior", "photo_prior") and "diffae" not in todo and not work.exists(part_file("diffae")):
-            problems.append(
-                Problem("--parts", f"{part} starts from the DiffAE", "train diffae first, or in the same command")
-            )
+            problems.append(Problem("--parts", f"{part} starts from the DiffAE", "train diffae first, or with it"))
     if problems:
         raise ConfigError(problems)
 
