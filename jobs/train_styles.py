@@ -88,5 +88,10 @@ def _print_plan(plan: TrainPlan) -> None:
     console.print(table)
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The job as a console script."""
     run_job(main)
+
+
+if __name__ == "__main__":
+    command()

@@ -1,4 +1,4 @@
-"""Many trainings, one Ray Train run each, admitted as the cluster holds them."""
+"""Many trainings, one Ray Train run each, as many at once as the cluster holds."""
 
 import traceback
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class Outcome:
 
 @ray.remote(num_cpus=0)
 class Board:
-    """Where trainings say how far they are."""
+    """Where trainings report their progress."""
 
     def __init__(self) -> None:
         self._rows: dict[str, tuple[int, int, float]] = {}
