@@ -9,13 +9,13 @@ from rich.markup import escape
 
 from cluster.commandline.config_file import ConfigError, Problem, check, load_yaml, read_yaml
 from cluster.commandline.exit_code import ExitCode
-from cluster.commandline.flags import JobFlags, Uri, WorkersFlags, parse_flags
+from cluster.commandline.flags import ConcurrencyFlags, JobFlags, Uri, WorkersFlags, parse_flags
 from cluster.commandline.redact import redact
 from cluster.runtime.connection import ClusterError
 from cluster.storage import StorageError
 
 __all__ = [
-    "ConfigError", "ExitCode", "JobFlags", "Problem", "Uri", "WorkersFlags",
+    "ConcurrencyFlags", "ConfigError", "ExitCode", "JobFlags", "Problem", "Uri", "WorkersFlags",
     "check", "load_yaml", "parse_flags", "read_yaml", "run_job",
 ]  # fmt: skip
 
