@@ -19,21 +19,25 @@ class BadProfile(Exception):
     """A profile that cannot be used."""
 
 
-def to_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:
-    """RGB from mode L, I;16, RGB, CMYK or LAB; perceptual intent. ``image`` may be changed.
+def to_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> tuple[Image.Image, bool]:
+    """(RGB, whether colours were converted) from mode L, I;16, RGB, CMYK or LAB; perceptual intent.
+
+    ``image`` may be changed.
 
     A profile that cannot be used is left out, with a note: the pixels are then taken for sRGB.
     """
     if image.mode == "LAB":
-        return ImageCms.applyTransform(image, _from_lab())  # type: ignore[return-value]
+        return _applied(image, _from_lab()), True
     if profile is not None:
         try:
-            return _by_profile(image, profile)
+            image, transform = _with_transform(image, profile)
+            if transform is not None:
+                return _applied(image, transform), True
         except BadProfile as error:
             notes.append(f"its colour profile is not used: {error}; its colours are taken for sRGB")
     elif image.mode == "CMYK":
         notes.append("CMYK without a colour profile: inks are taken for plain cyan, magenta, yellow and black")
-    return (eight_bits(image) if image.mode == "I;16" else image).convert("RGB")
+    return (eight_bits(image) if image.mode == "I;16" else image).convert("RGB"), False
 
 
 def deep_grey(image: Image.Image) -> Image.Image:
@@ -56,20 +60,20 @@ def adobe_rgb() -> bytes:
     return matrix_profile(ADOBE_RGB, gamma_curve(563 / 256))
 
 
-def _by_profile(image: Image.Image, profile: bytes) -> Image.Image:
+def _with_transform(image: Image.Image, profile: bytes) -> tuple[Image.Image, ImageCms.ImageCmsTransform | None]:
+    """The pixels in the profile's kind of values, and the way to sRGB; None: they are there."""
     space = profile[16:20].decode("latin-1")
     if space == "RGB " and image.mode in ("L", "I;16"):  # grey among pictures of a colour space: red = green = blue
         image = (eight_bits(image) if image.mode == "I;16" else image).convert("RGB")
     if space != _SPACES[image.mode]:
         named = _SPACE_NAMES.get(space, repr(space.strip()))
         raise BadProfile(f"it is for {named}, and the pixels are {_SPACE_NAMES[_SPACES[image.mode]]}")
-    transform = _transform(profile, image.mode)
-    if transform is None:
-        return image
-    if image.mode == "RGB":
-        ImageCms.applyTransform(image, transform, inPlace=True)
-        return image
-    return ImageCms.applyTransform(image, transform)  # type: ignore[return-value]
+    return image, _transform(profile, image.mode)
+
+
+def _applied(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
+    in_place = image.mode == "RGB"
+    return ImageCms.applyTransform(image, transform, inPlace=in_place) or image
 
 
 @lru_cache(16)

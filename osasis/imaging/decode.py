@@ -77,13 +77,16 @@ class _Open:
     """Whether the pixels are upright already."""
     highest: int = 65535
     """White of 16-bit grey."""
+    converted: bool = False
+    """Whether the first version of this decoder gave other pixels."""
 
 
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, max_seconds: float = MAX_SECONDS) -> Image.Image:
     """The picture in a file's bytes: upright, sRGB, 8 bits a channel.
 
     Animations give their first frame, transparency is laid on white, 16 bits are scaled (not clipped). ``info`` of the
-    result tells which EXIF ``orientation`` was applied, and in ``notes`` (a list) what was mended or left out.
+    result tells which EXIF ``orientation`` was applied, whether colours were ``converted``, and in ``notes`` (a list)
+    what was mended or left out.
 
     Raises:
         ImageRejected: kind is "empty", "not-an-image", "unsupported", "truncated", "damaged", "too-large", "too-small"
@@ -96,13 +99,11 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, max_seconds: floa
         name = sniff(data)
         try:
             opened = _open(data, name, max_pixels, max_seconds)
-            upright = _finished(opened)
+            return _finished(opened)
         except (ImageRejected, MemoryError):
             raise
         except Exception as error:  # decoders raise anything on broken input
             raise _broken(name or "image", error) from error
-    upright.info = {"orientation": opened.orientation, "notes": opened.notes}
-    return upright
 
 
 def opened_rgb(image: Image.Image) -> Image.Image:
@@ -121,9 +122,7 @@ def opened_rgb(image: Image.Image) -> Image.Image:
     )
     opened = _Open(image.copy(), png=stated, orientation=_orientation(image))
     opened.image.format = image.format
-    upright = _finished(opened)
-    upright.info = {"orientation": opened.orientation, "notes": opened.notes}
-    return upright
+    return _finished(opened)
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
@@ -180,7 +179,7 @@ def _tiff(data: bytes, max_pixels: int, max_seconds: float) -> _Open:
     tiff.check_tags(tags, data, BYTES_PER_PIXEL * max_pixels)
     orientation = tiff.orientation_of(tags)
     if image := tiff.taken_apart(tags, data):
-        return _Open(image, orientation=orientation)
+        return _Open(image, orientation=orientation, converted=True)
     try:
         image = Image.open(_Watched(data, max_seconds), formats=("TIFF",))
     except UnidentifiedImageError:
@@ -207,13 +206,16 @@ def _identified(data: bytes, original: bytes, max_seconds: float) -> Image.Image
 def _finished(opened: _Open) -> Image.Image:
     """sRGB, laid on white, upright."""
     colour, alpha = _split(opened)
-    rgb = to_srgb(colour, _profile(opened, grey=colour.mode in ("L", "I;16")), opened.notes)
+    rgb, converted = to_srgb(colour, _profile(opened, grey=colour.mode in ("L", "I;16")), opened.notes)
+    opened.converted |= converted
     if alpha is not None:
         white = Image.new("RGB", rgb.size, "white")
         white.paste(rgb, mask=alpha)
         rgb = white
     turn = None if opened.turned else UPRIGHT.get(opened.orientation)
-    return rgb if turn is None else rgb.transpose(turn)
+    upright = rgb if turn is None else rgb.transpose(turn)
+    upright.info = {"orientation": opened.orientation, "converted": opened.converted, "notes": opened.notes}
+    return upright
 
 
 def _split(opened: _Open) -> tuple[Image.Image, Image.Image | None]:
