@@ -48,7 +48,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class FolderSource:
-    """Picture files below a folder or prefix; hidden files and other extensions are passed over."""
+    """Picture files below a folder or prefix; hidden files and other extensions are skipped."""
 
     unique: ClassVar[bool] = True
     folder: Storage
