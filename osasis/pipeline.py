@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from osasis.base import Base, bundled_bases, load_base
+from osasis.base import Base, base_location, bundled_bases, load_base
 from osasis.checkpoint import Style, dump_style, load_style, style_on
 from osasis.errors import BaseError, CheckpointError
 from osasis.image import FitMode, FitTransform, fit, to_image, to_tensor, unfit, upright_rgb
@@ -40,7 +40,7 @@ class StylePipeline:
         Raises:
             BaseError, CheckpointError: they cannot be read, or do not belong together.
         """
-        loaded = load_base(_base_folder(base), device)
+        loaded = load_base(Path(base_location(base)), device)
         return cls(loaded, load_style(Path(checkpoint), loaded) if checkpoint else None)
 
     @classmethod
@@ -63,10 +63,9 @@ class StylePipeline:
         if hashlib.sha256(checkpoint.read_bytes()).hexdigest() != version.checkpoint_sha256:
             raise CheckpointError(f"{version.checkpoint_uri} is not what the catalog says: its sha256 is another")
         named = str(base or version.base_name)
-        folder = bundled_bases().get(named) or (cache.fetch(named) if base else None)
-        if folder is None:
+        if base is None and named not in bundled_bases():
             raise BaseError(f"{version} needs base {named}, which is not bundled: say where it is by base=")
-        return cls.from_files(folder, checkpoint, device=device)
+        return cls.from_files(cache.fetch(base_location(named)), checkpoint, device=device)
 
     def to(self, device: str | torch.device) -> Self:
         """Move everything to a device; returns itself."""
@@ -177,7 +176,7 @@ def train_style(
         BaseError: the base cannot be read or lacks a part.
         ValueError: a setting that cannot be.
     """
-    loaded = base if isinstance(base, Base) else load_base(_base_folder(base), device)
+    loaded = base if isinstance(base, Base) else load_base(Path(base_location(base)), device)
     config = train_config(preset, loaded.spec.train_defaults, train)
     square, _ = _squares([image], loaded.image_size, config.fit)
     counterpart = None if photo is None else _squares([photo], loaded.image_size, config.fit)[0]
@@ -201,10 +200,6 @@ def _configs(settings: dict[str, Any], seed: int) -> tuple[StylizeConfig, TextCo
         known = sorted({*StylizeConfig.model_fields, *TextConfig.model_fields})
         raise TypeError(f"unknown settings {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     return StylizeConfig(**ours, seed=seed), TextConfig(**texts)
-
-
-def _base_folder(name: str | Path) -> Path:
-    return bundled_bases().get(str(name)) or Path(name)
 
 
 def _installed(module: str) -> Any:

@@ -13,13 +13,13 @@ from cluster.commandline.cli import ConfigError, Problem
 from cluster.runtime.resources import Resources
 from cluster.storage import Storage
 from jobs.pretraining.dataset import open_images
-from jobs.pretraining.parts import BUNDLE_PART, ORDER, part_file
+from jobs.pretraining.parts import part_file
 from osasis.base import Base, BaseSpec, Provenance, save_base
 from osasis.content import bank_part, encode_in_batches
 from osasis.errors import ImageRejected
 from osasis.image import decode_image, fit, to_tensor
 from osasis.pretrain.crops import CropSampler
-from osasis.pretrain.recipe import Recipe
+from osasis.pretrain.recipe import PARTS, Recipe
 
 
 def write_bundle(
@@ -39,11 +39,7 @@ def write_bundle(
         bank: photographs [3, S, S] in [-1, 1] of the content bank.
         resources: what the task that encodes them takes.
     """
-    parts = {
-        BUNDLE_PART[part]: load_tensors(work.read_bytes(part_file(part)))
-        for part in ORDER
-        if work.exists(part_file(part))
-    }
+    parts = {part: load_tensors(work.read_bytes(part_file(part))) for part in PARTS if work.exists(part_file(part))}
     spec = BaseSpec(
         name=name,
         image_size=recipe.image_size,

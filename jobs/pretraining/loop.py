@@ -20,9 +20,9 @@ from torch.nn.parallel import DistributedDataParallel
 from cluster.runtime.resources import Resources
 from cluster.storage import Storage
 from jobs.pretraining.metrics import Metrics
-from jobs.pretraining.parts import PartName, finished_weights, make_trainer, part_file, starting_weights
+from jobs.pretraining.parts import finished_weights, make_trainer, part_file, starting_weights
 from jobs.pretraining.samples import look
-from osasis.pretrain.recipe import Recipe
+from osasis.pretrain.recipe import PartName, Recipe
 from osasis.pretrain.trainer import Trainer
 
 _REPORT_EVERY = 20
