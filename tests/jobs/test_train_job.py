@@ -47,11 +47,10 @@ def styles_file(folder: Path, base: Path, storage: str, count: int = 2, **train:
     return path
 
 
-@pytest.mark.usefixtures("ray_cluster")
 def test_two_styles_at_once_then_nothing_to_do(tmp_path: Path, base: Path, s3: Any) -> None:
     storage = Storage.open(s3.bucket_uri())
     file = styles_file(tmp_path, base, storage.uri)
-    assert "2 to train, 2 at a time" in call_job("train_styles", "--config", file)
+    assert "2 to train, 2 at a time" in run_job("train_styles", "--config", file)
     rows = StyleCatalog.open(storage).list()
     assert [(row.style_id, row.version, row.tags) for row in rows] == [
         ("style-0", 1, ["painting"]),
@@ -153,7 +152,6 @@ def test_bad_flags_exit_with_2() -> None:
     assert "nothing to train" in call_job("train_styles", "--storage", "x", expect=2)
 
 
-@pytest.mark.usefixtures("ray_cluster")
 def test_a_users_own_photographs(tmp_path: Path, base: Path) -> None:
     """Read before anything starts, in the order of their names; what they are is part of what a training is."""
     photos = tmp_path / "photos"
@@ -177,7 +175,7 @@ def test_a_users_own_photographs(tmp_path: Path, base: Path) -> None:
         plan()
     (photos / "d.png").unlink()
     file = styles_file(tmp_path, base, str(tmp_path / "out"), count=1, content={"photos": str(photos)})
-    call_job("train_styles", "--config", file)
+    run_job("train_styles", "--config", file)
     (row,) = StyleCatalog.open(Storage.open(tmp_path / "out")).list()
     torch.set_num_threads(1)
     loaded, config = load_base(base), TrainConfig.model_validate(row.train_config)
