@@ -183,29 +183,27 @@ def sparse_ddim(
 ) -> Tensor:
     """DDIM's own steps, from the first of ``steps`` to the last, in either direction, asking the network at some alone.
 
-    Between them x0 is extrapolated from the last two answers, linearly in log-SNR, as DPM-Solver++(2M) does
-    (arXiv 2211.01095). So it converges to the path of DDIM with all these steps, not to that of its ODE.
+    Between them the noise is extrapolated from the last two answers, linearly in sigma = sqrt((1 - alpha_bar) /
+    alpha_bar), as Adams and Bashforth do: DDIM is Euler's method for d(x / sqrt(alpha_bar)) = eps d(sigma). So it
+    converges to the path of DDIM with all these steps, not to that of the ODE.
 
     Args:
         asked: steps at which the network is asked; the first is one of them.
         push: what to add to x before a step.
     """
-    answers: deque[tuple[float, Tensor]] = deque(maxlen=2)  # log-SNR, x0
+    answers: deque[tuple[float, Tensor]] = deque(maxlen=2)  # sigma, noise
     for i, to in pairwise(steps):
         alpha_bar = schedule.alpha_bar_at(i)
-        log_snr = 0.5 * math.log(alpha_bar / (1 - alpha_bar))
+        sigma = ((1 - alpha_bar) / alpha_bar) ** 0.5
         if push:
             x = x + push(i)
         if i in asked:
-            eps = denoise(x, schedule.t(i, len(x), x.device)).to(x.dtype)
-            x0 = predict_x0(x, eps, alpha_bar, clamp)
-            answers.append((log_snr, x0))
-        elif len(answers) == 2:
-            (before, x0_before), (at, x0_at) = answers
-            x0 = x0_at + (log_snr - at) / (at - before) * (x0_at - x0_before)
-            x0 = x0.clamp(-1, 1) if clamp else x0
+            x0 = predict_x0(x, denoise(x, schedule.t(i, len(x), x.device)).to(x.dtype), alpha_bar, clamp)
+            answers.append((sigma, (x - alpha_bar**0.5 * x0) / (1 - alpha_bar) ** 0.5))
         else:
-            x0 = answers[-1][1]
+            (before, eps_before), (at, eps_at) = answers[0], answers[-1]
+            slope = (sigma - at) / (at - before) if len(answers) == 2 else 0.0
+            x0 = predict_x0(x, eps_at + slope * (eps_at - eps_before), alpha_bar, clamp)
         x = ddim_move(x, x0, alpha_bar, schedule.alpha_bar_at(to))
     return x
 

@@ -160,7 +160,7 @@ def train_config(preset: Preset, *overrides: dict[str, Any]) -> TrainConfig:
 
 Quality = Literal["exact", "standard", "draft"]
 
-FORWARDS: Final[dict[Quality, tuple[int, int]]] = {"standard": (10, 8), "draft": (5, 4)}
+FORWARDS: Final[dict[Quality, tuple[int, int]]] = {"standard": (8, 6), "draft": (5, 4)}
 """Forwards of the network (to encode, to decode) where it is not exact."""
 
 
