@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import chain, count, islice
+from itertools import chain, islice
 from typing import Any
 
 import pyarrow as pa
@@ -23,7 +23,7 @@ from cluster.runtime.connection import ClusterError, connect
 from cluster.runtime.resources import Resources, capacity
 from jobs.streaming.decoding import Decode
 from jobs.streaming.failures import RunStopped
-from jobs.streaming.ledger import Coordinator, RemoteLedger
+from jobs.streaming.ledger import Coordinator, Feed, RemoteLedger
 from jobs.streaming.rows import CHUNK, Row, one_row
 from jobs.streaming.worker import Task, Worker
 
@@ -59,7 +59,7 @@ class Execution:
         self._resources = resources
         self._coordinator: Any = ray.remote(num_cpus=0)(Coordinator).remote(workers)
         ledger = RemoteLedger(self._coordinator)
-        self._feed, self._decode = _Feed(self._coordinator), _Decode(decode, ledger)
+        self._feed, self._decode = Feed(self._coordinator), _Decode(decode, ledger)
         self._worker, self._task = _reporting(worker), (task, ledger)
 
     @classmethod
@@ -158,20 +158,6 @@ def _rows(dataset: Dataset) -> Iterator[Row]:
 
 def _others(avoided: Sequence[str]) -> bool:
     return any(node["Alive"] and node["NodeID"] not in avoided for node in ray.nodes())  # type: ignore[no-untyped-call]
-
-
-@dataclass(frozen=True)
-class _Feed:
-    """Brings chunks from the coordinator into Ray Data."""
-
-    coordinator: Any
-
-    def __call__(self, begin: pa.Table) -> Iterator[pa.Table]:
-        for place in count():
-            chunk = ray.get(self.coordinator.take.remote(place))
-            if chunk is None:
-                return
-            yield chunk
 
 
 @dataclass(frozen=True)

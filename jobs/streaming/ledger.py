@@ -4,8 +4,9 @@
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -136,6 +137,22 @@ class Coordinator:
         except RunStopped as stopped:
             self.stop(str(stopped))
             raise
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Brings chunks from the coordinator into Ray Data."""
+
+    coordinator: Any
+
+    def __call__(self, begin: pa.Table) -> Iterator[pa.Table]:
+        import ray
+
+        for place in count():
+            chunk = ray.get(self.coordinator.take.remote(place))
+            if chunk is None:
+                return
+            yield chunk
 
 
 def _alive() -> set[str]:
