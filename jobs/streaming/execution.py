@@ -60,7 +60,7 @@ class Execution:
         self._coordinator: Any = ray.remote(num_cpus=0)(Coordinator).remote(workers)
         ledger = RemoteLedger(self._coordinator)
         self._feed, self._decode = Feed(self._coordinator), _Decode(decode, ledger)
-        self._worker, self._task = _reporting(worker), (task, ledger)
+        self._worker, self._task = worker, (task, ledger)
 
     @classmethod
     @contextmanager
@@ -169,21 +169,6 @@ class _Decode:
 
     def __call__(self, chunk: pa.Table) -> pa.Table:
         return self.decode(chunk, self.ledger)
-
-
-def _reporting(worker: type[Worker[Any]]) -> type[Worker[Any]]:
-    """The worker, which tells the coordinator why it ends a run: Ray hands errors on as text, if at all."""
-
-    class Reporting(worker):  # type: ignore[misc, valid-type]
-        def __call__(self, decoded: pa.Table) -> Iterator[pa.Table]:
-            try:
-                yield from super().__call__(decoded)
-            except RunStopped as stopped:
-                ray.get(self.ledger.coordinator.stop.remote(str(stopped)))
-                raise
-
-    Reporting.__name__ = Reporting.__qualname__ = worker.__name__
-    return Reporting
 
 
 class _UnderWay:

@@ -42,6 +42,10 @@ class Ledger(Protocol):
         """
         ...
 
+    def stop(self, why: str) -> None:
+        """The run cannot go on; told here because Ray hands errors on as text, if at all."""
+        ...
+
 
 @dataclass
 class LocalLedger:
@@ -64,6 +68,9 @@ class LocalLedger:
     def leave(self, unit: str, why: str) -> None:
         if self.attempts.leave(unit, "here", why):
             raise NodeAvoided(why)
+
+    def stop(self, why: str) -> None:
+        pass
 
 
 class Coordinator:
@@ -182,6 +189,9 @@ class RemoteLedger:
     def leave(self, unit: str, why: str) -> None:
         if self._ask("leave", unit, _node(), why):
             raise NodeAvoided(why)
+
+    def stop(self, why: str) -> None:
+        self._ask("stop", why)
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         import ray
