@@ -127,8 +127,9 @@ class Attempts:
 
     def end(self, unit: str) -> None:
         """Work on ``unit`` came to its end."""
-        for node in self._begun.get(unit, []):
-            self._left.pop(node, None)
+        if unit.startswith("work/"):  # to load and to decode shows nothing of a device's health
+            for node in self._begun.get(unit, []):
+                self._left.pop(node, None)
         self._forget(unit)
         if not unit.startswith("load/"):
             self._deaths = 0
