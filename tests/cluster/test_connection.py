@@ -23,8 +23,9 @@ from cluster.commandline.cli import (
     run_job,
 )
 from cluster.runtime import connection
-from cluster.runtime.connection import ClusterError, Stopped, connect
+from cluster.runtime.connection import ClusterError, connect
 from cluster.runtime.resources import Resources, capacity
+from cluster.runtime.signals import Stopped, stopped_by_signals
 from cluster.storage import StorageError
 
 _ROOT = Path(__file__).parents[2]
@@ -66,7 +67,8 @@ def test_workers_reach_the_storage(ray_cluster: None, storage: Any) -> None:
 _STANDALONE = """
 import os, signal, sys, time
 import ray, ray.data, ray.train  # as jobs do, before connecting
-from cluster.runtime.connection import Stopped, connect
+from cluster.runtime.connection import connect
+from cluster.runtime.signals import Stopped
 from cluster.runtime.run_record import run_record
 from cluster.storage import Storage
 try:
@@ -100,7 +102,7 @@ def test_a_job_of_its_own_starts_ray_and_stops_orderly(tmp_path: Path) -> None:
 
 def test_the_signal_handler_is_put_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Stopped), connection._sigterm_raises():
+    with pytest.raises(Stopped), stopped_by_signals():
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
 
