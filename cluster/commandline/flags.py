@@ -9,7 +9,7 @@ import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, NoReturn, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
@@ -70,6 +70,14 @@ class WorkersFlags(JobFlags):
     @property
     def device(self) -> str:
         return "cuda" if self.gpus_per_worker else "cpu"
+
+
+class ConcurrencyFlags(JobFlags):
+    """What happens when another job works on the same output or style."""
+
+    if_busy: Literal["leave", "wait"] = Field(
+        "leave", description="leave: say who holds it and stop; wait: start when that job has ended."
+    )
 
 
 class _Parser(ArgumentParser):

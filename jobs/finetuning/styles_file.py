@@ -5,7 +5,16 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from catalog.schema import StyleId, Tag
-from cluster.commandline.cli import ConfigError, JobFlags, Problem, Uri, WorkersFlags, check, read_yaml
+from cluster.commandline.cli import (
+    ConcurrencyFlags,
+    ConfigError,
+    JobFlags,
+    Problem,
+    Uri,
+    WorkersFlags,
+    check,
+    read_yaml,
+)
 from cluster.commandline.config_file import ConfigFile, problem_of
 from osasis.settings import Preset, TrainConfig, train_config
 
@@ -85,7 +94,7 @@ class RetriesFlags(JobFlags):
     max_failures: int = Field(3, ge=0, description="How often a style's training is resumed after its worker died.")
 
 
-class TrainStylesFlags(StylesFlags, SingleStyleFlags, WorkersFlags, RetriesFlags):
+class TrainStylesFlags(StylesFlags, SingleStyleFlags, WorkersFlags, RetriesFlags, ConcurrencyFlags):
     """Finetune styles concurrently, resume what was interrupted, and register each in the catalog.
 
     Give --config, or --storage, --id and --image.
