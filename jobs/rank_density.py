@@ -133,7 +133,7 @@ def extremes(table: Manifest, count: int) -> tuple[list[str], list[str]]:
 def _pipeline(plan: RankPlan, worker: type[Ranker]) -> Iterator[Pipeline]:
     """Connect to Ray and size the pool by what is there."""
     flags = plan.flags
-    with connect():
+    with connect(shared=[plan.output]):
         task = RankerTask(
             base_location=plan.base_location,
             variants=(plan.variant,),

@@ -41,7 +41,7 @@ def stylize(
 def _pipeline(plan: Plan, worker: type[Stylizer]) -> Iterator[Pipeline]:
     """Connect to Ray and size the pool by what is there."""
     flags = plan.flags
-    with connect():
+    with connect(shared=[plan.output]):
         task = StylizerTask(
             base_location=plan.base_location,
             variants=plan.variants,

@@ -82,7 +82,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _boolean(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> bool | str:
-    return {"true": True, "false": False}.get(node.value.lower(), node.value)
+    return {"true": True, "false": False}.get(node.value.lower(), str(node.value))
 
 
 def _number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int | float | str:
@@ -117,7 +117,7 @@ def read_yaml(uri: str | PurePath) -> ConfigFile:
         loader = _Loader(Storage.open(name).read_bytes().decode())
         root = loader.get_single_node()
         problems = list(_misread(root, name))
-        data = loader.construct_document(root) if root is not None else None
+        data: Any = loader.construct_document(root) if root is not None else None
     except (StorageError, UnicodeDecodeError) as error:
         raise ConfigError(Problem(name, str(error))) from error
     except yaml.MarkedYAMLError as error:

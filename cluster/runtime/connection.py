@@ -29,7 +29,7 @@ _FORWARDED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFA
 _OBJECT_STORE_BYTES = 1 << 30
 _LONGEST_TEMP_DIR = 107 - len("/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
 """Ray's sockets lie below the temporary folder, and a socket's path has at most 107 bytes."""
-_SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it (the name is literal) for the driver of a submitted job
+SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it (the name is literal) for the driver of a submitted job
 
 
 class ClusterError(Exception):
@@ -177,7 +177,7 @@ def _check_answers(address: str) -> None:
 
 def _runtime_env() -> dict[str, Any] | None:
     """The runtime environment of a joined cluster's workers; None in a submitted job, which has its submitter's."""
-    if _SUBMITTED_JOB in os.environ:
+    if SUBMITTED_JOB in os.environ:
         return None
     env: dict[str, Any] = {"env_vars": {name: os.environ[name] for name in _FORWARDED if name in os.environ}}
     if (_ROOT / "pyproject.toml").exists():  # an installed package is on every node already, by the same image

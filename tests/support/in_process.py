@@ -33,6 +33,6 @@ class InProcessPipeline:
 
 def without_cluster(job: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let ``job`` (a module that has ``connect``, ``pool`` and ``Pipeline``) do its work in this process."""
-    monkeypatch.setattr(job, "connect", nullcontext)
+    monkeypatch.setattr(job, "connect", lambda **kwargs: nullcontext())
     monkeypatch.setattr(job, "pool", lambda flags: None)
     monkeypatch.setattr(job, "Pipeline", InProcessPipeline)
