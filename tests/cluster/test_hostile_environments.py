@@ -82,11 +82,12 @@ def table(count=1):
 
 def job(body: str, folder: Path, expect: int, *, env: dict[str, str] | None = None, **options: Any) -> str:
     """Runs ``main`` of ``body`` by run_job; what it printed on both streams, unless ``options`` redirect them."""
-    script = PRELUDE + textwrap.dedent(body) + "\nrun_job(main)\n"
+    script = folder / "job.py"
+    script.write_text(PRELUDE + textwrap.dedent(body) + "\nrun_job(main)\n")
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": ROOT} | options
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHONIO")}
     environment |= {"PYTHONPATH": str(ROOT), "COLUMNS": "60"} | (env or {})
-    command = [sys.executable, "-c", script, str(folder)]
+    command = [sys.executable, str(script), str(folder)]
     done = subprocess.run(command, env=environment, timeout=120, check=False, **options)
     shown = (done.stdout or b"") + (done.stderr or b"")
     assert done.returncode == expect, shown.decode(errors="replace")
@@ -96,7 +97,7 @@ def job(body: str, folder: Path, expect: int, *, env: dict[str, str] | None = No
 
 TABLES = """
 def main():
-    table(2000)
+    table(500)
     (here / "done").write_text("yes")
     return 0
 """
@@ -191,6 +192,23 @@ def _(tmp_path: Path) -> None:
     assert "van-gogh..." in job(ONE_TABLE, tmp_path, 0, env=env)
 
 
+@environment("help on an ASCII terminal, with characters that it lacks")
+def _(tmp_path: Path) -> None:
+    body = """
+    from pydantic import Field
+    from cluster.commandline.cli import JobFlags, parse_flags
+
+    class Flags(JobFlags):
+        \"\"\"Measures.\"\"\"
+
+        rate: float = Field(1.0, description="In 10⁹ FLOP/s…")
+
+    def main():
+        parse_flags(Flags, ["--help"])
+    """
+    assert "In 109 FLOP/s..." in job(body, tmp_path, 0, env={"PYTHONIOENCODING": "ascii"})
+
+
 @environment("a character that no table names")
 def _() -> None:
     assert "日x".encode("ascii", "ignore") == b"x"
@@ -199,7 +217,7 @@ def _() -> None:
 
 @environment("a dumb terminal of twenty columns")
 def _(tmp_path: Path) -> None:
-    assert "van-gogh" in job(ONE_TABLE, tmp_path, 0, env={"TERM": "dumb", "COLUMNS": "20"})
+    assert "style" in job(ONE_TABLE, tmp_path, 0, env={"TERM": "dumb", "COLUMNS": "20"})
 
 
 # --- signals ---------------------------------------------------------------------------------------------------------
