@@ -134,6 +134,7 @@ def _check_shared(info: ClusterInfo, shared: Sequence[Storage]) -> None:
     A path of one node's own disk would be found out late: results of the others would be lost with them.
     """
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     local = [storage for storage in shared if storage.is_local]
     if info.nodes < 2 or not local:
@@ -148,10 +149,10 @@ def _check_shared(info: ClusterInfo, shared: Sequence[Storage]) -> None:
         probe = f".osasis-probe-{uuid.uuid4().hex}"
         storage.write_bytes(probe, b"")
         try:
-            strategies = [
-                ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(n["NodeID"], False) for n in nodes
-            ]
-            seen = ray.get([sees.options(scheduling_strategy=s).remote(storage, probe) for s in strategies], timeout=60)
+            on = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+            seen = ray.get([sees.options(scheduling_strategy=s).remote(storage, probe) for s in on], timeout=300)
+        except ray.exceptions.GetTimeoutError as error:
+            raise ClusterError(f"a node of the cluster does not run tasks, so {storage} cannot be looked at") from error
         finally:
             storage.delete(probe)
         if blind := [node["NodeManagerAddress"] for node, yes in zip(nodes, seen, strict=True) if not yes]:
