@@ -86,7 +86,7 @@ ANY = ("portrait", "picture", "image", "close-up")
 FRAMES = ("{medium} of {subject}", "{medium} of {subject}", "{medium}, {subject}", "{subject}, {medium}")
 
 COLORED = frozenset({"background"}) | {f"hair:{c}" for c in CLAUSES["hair"] if c != "bald"}
-"""What must not be said of a picture that has lost its colours."""
+"""Words that captions of a picture without its colours leave out."""
 
 _SAID = {"age": 0.4, "smile": 0.85, "glasses": 0.85, "beard": 0.9, "hair": 0.8, "background": 0.5}
 _ABSENT = {"glasses": "no", "beard": "none"}
