@@ -8,7 +8,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from cluster.storage import FileInfo, NotFound, Storage
+from cluster.storage.place import Storage
+from cluster.storage.types import FileInfo, NotFound
 from cluster.storage.local import flush_folder
 
 
