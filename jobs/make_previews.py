@@ -9,10 +9,10 @@ from pydantic import Field
 from ray.util import ActorPool
 from rich.console import Console
 
-from catalog.layout import FOLDER, folder_of
 from catalog.probes import PROBE_SET
 from catalog.schema import StyleVersion
 from catalog.store import StyleCatalog, UnknownStyle
+from catalog.style_folder import FOLDER, folder_of
 from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, parse_flags, run_job
 from cluster.runtime.connection import connect
 from cluster.runtime.resources import Ask, capacity

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 from rich.console import Console
 
+from catalog.manifest import Manifest
 from cluster.commandline.cli import ConfigError, ExitCode, Problem, parse_flags, run_job
 from cluster.runtime.connection import connect
 from cluster.runtime.run_record import run_record
@@ -18,7 +20,6 @@ from cluster.storage.cache import default_cache_dir
 from jobs.shared.bases import DEFAULT_BASE, describe_base
 from jobs.streaming.flags import StreamFlags
 from jobs.streaming.inputs import Source, open_source
-from jobs.streaming.manifest import Manifest
 from jobs.streaming.outstanding import Tally
 from jobs.streaming.pipeline import Pipeline
 from jobs.streaming.plan import occupied
@@ -29,7 +30,7 @@ from jobs.streaming.recorder import Recorder
 from jobs.streaming.stream import WINDOW_PAIRS, pool, stream
 from jobs.streaming.variants import NO_STYLE, Variant
 from osasis.base import BaseSpec, fingerprint
-from osasis.density import DensityConfig
+from osasis.settings import DensityConfig
 
 TABLE, LOW, HIGH = "density", "low.txt", "high.txt"
 """Below --output: a Delta table with a row per input, and URIs of the least and the most usual inputs, one a line."""
@@ -106,10 +107,8 @@ def rank(
 
 def extremes(table: Manifest, count: int) -> tuple[list[str], list[str]]:
     """URIs of (lowest density, highest density), at most ``count`` each; the most extreme first, ties by URI."""
-    found = table.table()
-    if found is None:
-        return [], []
-    rows = found.to_pyarrow_dataset().to_table(columns=["input_uri", "distance"], filter=pc.field("status") == "done")
+    batches = table.batches(["input_uri", "distance"], "status = 'done'")
+    rows = pa.Table.from_batches(batches, pa.schema([("input_uri", pa.string()), ("distance", pa.float64())]))
 
     def first(order: str) -> list[str]:
         keys = [("distance", order), ("input_uri", "ascending")]

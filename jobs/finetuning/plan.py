@@ -10,6 +10,7 @@ from typing import Literal, TypeVar
 from pydantic import ValidationError
 
 from catalog.store import StyleCatalog
+from catalog.style_folder import StyleFolder
 from cluster.commandline.cli import ConfigError, Problem
 from cluster.commandline.config_file import ConfigFile
 from cluster.storage import Storage, StorageError
@@ -22,9 +23,6 @@ from osasis.settings import ContentConfig, Preset, TrainConfig
 from osasis.style_training import missing_parts
 
 State = Literal["train", "register", "done"]
-RESULT = "result.json"
-"""Written last of a training's files: where it is, all others are whole."""
-
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
@@ -45,7 +43,7 @@ class StylePlan:
     preset: Preset
     config: TrainConfig
     train_key: str
-    folder: Storage
+    folder: StyleFolder
     """Where the finished files go."""
     state: State
 
@@ -124,11 +122,11 @@ def _style_plan(
     image_sha256 = hashlib.sha256(image).hexdigest()
     identity = [fingerprint(base), image_sha256, preset, config.model_dump(mode="json"), *content.values()]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-    folder = storage.child("checkpoints", style.id, key)
+    folder = StyleFolder.of(storage, style.id, key)
     state: State = "train"
-    if catalog.find(style.id, folder.child_uri("style.safetensors")):
+    if catalog.find(style.id, folder.checkpoint_uri):
         state = "done"
-    elif folder.exists(RESULT):
+    elif folder.is_whole:
         state = "register"
     return StylePlan(
         style_id=style.id,

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
+from catalog.manifest import Manifest
 from catalog.schema import StyleVersion
 from catalog.store import StyleCatalog
 from cluster.commandline.cli import ConfigError, Problem
@@ -16,13 +17,11 @@ from cluster.storage import Storage
 from jobs.shared.bases import DEFAULT_BASE, describe_base
 from jobs.streaming.flags import StreamFlags, reached
 from jobs.streaming.inputs import Source, open_source
-from jobs.streaming.manifest import Manifest
 from jobs.streaming.problems import Problems
 from jobs.streaming.variants import NO_STYLE, Variant
 from osasis.base import BaseSpec, bundled_bases, fingerprint
 from osasis.image import FitMode
-from osasis.stylize_config import StylizeConfig
-from osasis.text_config import TextConfig
+from osasis.settings import StylizeConfig, TextConfig
 
 _FIRST = {"t0_ratio", "encode_steps", "decode_steps", "lambda_spn", "style_levels", "seed"}
 """Parameters of stylization that were always part of :func:`params_hash`."""

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 
+from catalog.manifest import Manifest
 from cluster.runtime.resources import Ask, capacity
 from jobs.streaming.flags import StreamFlags
 from jobs.streaming.inputs import Source, windows
-from jobs.streaming.manifest import Manifest
 from jobs.streaming.outstanding import Tally, outstanding
 from jobs.streaming.pipeline import PREPARE_CPUS, Pipeline, Pool
 from jobs.streaming.progress import ProgressLine

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from catalog.output_names import picture_name
 from cluster.storage import Storage
 from cluster.storage.cache import fetch
 from jobs.streaming.variants import NO_STYLE, Variant
@@ -17,10 +18,9 @@ from osasis.checkpoint import Style, load_style
 from osasis.content import Content
 from osasis.image import encode_png, to_image
 from osasis.precision import Precision
+from osasis.settings import StylizeConfig, TextConfig
 from osasis.strength import at_strength, no_style, without_style
 from osasis.stylize import Encoding, encode, encoding_for, stylize
-from osasis.stylize_config import StylizeConfig
-from osasis.text_config import TextConfig
 from osasis.text_edit import edit
 
 Encodings = dict[tuple[Encoding, str | None], Content]
@@ -75,7 +75,7 @@ class Stylizer(Worker[StylizerTask]):
 
     def keep(self, label: str, row: Row, result: Any) -> Row:
         """Write the picture."""
-        name = f"images/{label}/{row['key']}.png"
+        name = picture_name(label, row["key"])
         data = encode_png(to_image(result))
         self.task.output.write_bytes(name, data)
         return {
