@@ -19,11 +19,12 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from cluster.storage.s3_errors import NO_CREDENTIALS, explained
-from cluster.storage.types import StorageRefused, StorageUnavailable
+from cluster.storage.s3_errors import NO_CREDENTIALS, BadSetting, explained
+from cluster.storage.types import StorageUnavailable
 
 READ_S = 60
 """A server may be silent for so long; then the request is repeated, a few times."""
@@ -49,19 +50,25 @@ _finding = threading.Lock()
 
 @lru_cache(maxsize=4)
 def _find(environment: tuple[tuple[str, str], ...]) -> "Connection":
-    with explained("S3", "connect"):
-        session = boto3.Session(region_name=os.environ.get("AWS_REGION") or None)
-        return Connection(session)
+    core = botocore.session.Session()
+    if region := os.environ.get("AWS_REGION"):
+        core.set_config_variable("region", region)
+    return Connection(core)
 
 
 @dataclass(frozen=True, eq=False)
 class Connection:
     """Everything that a client of S3 has to know. Credentials stay inside boto3's session, which renews them."""
 
-    session: boto3.Session = field(repr=False)
+    session: botocore.session.Session = field(repr=False)
 
     def __reduce__(self) -> Never:
         raise TypeError("a connection to S3 holds credentials and is not pickled")
+
+    @property
+    def attempts(self) -> int:
+        """How often a request is made at most, as set (AWS_MAX_ATTEMPTS or the profile)."""
+        return int(self.session.get_config_variable("max_attempts") or 5)
 
     @property
     def client(self) -> Any:
@@ -81,12 +88,12 @@ class Connection:
     @property
     def region(self) -> str:
         """The one set; a bucket may be elsewhere (:meth:`region_of`)."""
-        return str(self.session.region_name or _DEFAULT_REGION)
+        return str(self.session.get_config_variable("region") or _DEFAULT_REGION)
 
     @cached_property
     def ca_bundle(self) -> str | None:
         """PEM file of the certificate authorities to trust; None for the public ones."""
-        named = self.session._session.get_config_variable("ca_bundle")
+        named = self.session.get_config_variable("ca_bundle")
         return named or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE") or None
 
     @cached_property
@@ -102,30 +109,38 @@ class Connection:
     def region_of(self, bucket: str) -> str:
         """Where the bucket is, as the server says; boto3 follows redirections by itself, delta-rs does not."""
         if bucket not in self._regions:
-            self._regions[bucket] = self._ask_region(bucket)
+            with suppress(ClientError):  # the operation itself will explain it better
+                self.client.list_objects_v2(Bucket=bucket, MaxKeys=1)
+            self._regions.setdefault(bucket, self.region)
         return self._regions[bucket]
+
+    def _note_region(self, response_dict: Any, parsed_response: Any, context: dict[str, Any], **_: Any) -> None:
+        headers, error = (response_dict or {}).get("headers", {}), (parsed_response or {}).get("Error", {})
+        if region := headers.get("x-amz-bucket-region") or error.get("Region"):
+            self._regions[context["s3_redirect"]["bucket"]] = region
 
     def delta_options(self, bucket: str) -> dict[str, str]:
         """``storage_options`` of deltalake, with credentials that are valid for minutes at least."""
-        with explained(f"s3://{bucket}", "connect", self.endpoint):
+        with explained(f"s3://{bucket}", "connect", lambda: self.endpoint):
             credentials = self.session.get_credentials()
             if credentials is None:  # else delta-rs would ask the instance-metadata service
                 raise StorageUnavailable(f"s3://{bucket}: cannot connect: {NO_CREDENTIALS}")
             keys = credentials.get_frozen_credentials()
+            region = self.region_of(bucket)
         if self.ca_bundle:
             # delta-rs has no option for it: its TLS library reads this variable when a connection is made.
             os.environ["SSL_CERT_FILE"] = self.ca_bundle
         options = {
             "AWS_ACCESS_KEY_ID": keys.access_key,
             "AWS_SECRET_ACCESS_KEY": keys.secret_key,
-            "AWS_REGION": self.region_of(bucket),
+            "AWS_REGION": region,
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ALLOW_HTTP": str(self.endpoint.startswith("http:")).lower(),
             "AWS_CONDITIONAL_PUT": "etag",
             # What goes wrong is tried again for a minute at most; by default it would be three.
             "connect_timeout": "10s",
             "timeout": f"{READ_S}s",
-            "max_retries": "6",
+            "max_retries": str(self.attempts),
             "retry_timeout": f"{READ_S}s",
         }
         if keys.token:
@@ -141,14 +156,9 @@ class Connection:
         excluded = proxies.get(urlsplit(self.endpoint).scheme) or proxies.get("all")
         return {"proxy_url": excluded, "proxy_excludes": urlsplit(self.endpoint).hostname or ""} if excluded else {}
 
-    def _ask_region(self, bucket: str) -> str:
-        with explained(f"s3://{bucket}", "connect", self.endpoint):
-            try:
-                answer = self.client.head_bucket(Bucket=bucket)
-            except ClientError as error:
-                answer = error.response  # says the region even where access is denied; other operations explain better
-        headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-        return str(headers.get("x-amz-bucket-region") or self.region)
+    @cached_property
+    def _boto3(self) -> boto3.Session:
+        return boto3.Session(botocore_session=self.session)
 
     @cached_property
     def _regions(self) -> dict[str, str]:
@@ -156,7 +166,7 @@ class Connection:
 
     @cached_property
     def _patient(self) -> Any:
-        return self._make_client(10, READ_S, 5)
+        return self._make_client(10, READ_S, self.attempts)
 
     @cached_property
     def _quick(self) -> Any:
@@ -175,6 +185,7 @@ class Connection:
             proxy = find_proxy(endpoint)
             proxies = {urlsplit(endpoint).scheme: proxy} if proxy else {}
             client = self._checked_client(config.merge(Config(proxies=proxies)))
+        client.meta.events.register("response-received.s3", self._note_region)
         if self.requester_pays:
             client.meta.events.register("before-call.s3", _pay)
         return client
@@ -182,11 +193,13 @@ class Connection:
     def _checked_client(self, config: Config) -> Any:
         """
         Raises:
-            StorageRefused: the endpoint is no http(s) URL, or carries a user name or password.
+            BadSetting: the endpoint is no http(s) URL, or carries a user name or password; or no CA file is there.
         """
-        bad = StorageRefused("AWS_ENDPOINT_URL must look like http://host:port, without user name or password")
+        if self.ca_bundle and not os.path.exists(self.ca_bundle):
+            raise BadSetting(f"there is no file {self.ca_bundle} of certificate authorities; correct AWS_CA_BUNDLE")
+        bad = BadSetting("AWS_ENDPOINT_URL must look like http://host:port, without user name or password")
         try:
-            client = self.session.client("s3", region_name=self.region, verify=self.ca_bundle, config=config)
+            client = self._boto3.client("s3", region_name=self.region, verify=self.ca_bundle, config=config)
         except ValueError:
             raise bad from None
         parts = urlsplit(client.meta.endpoint_url)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from cluster.storage.types import TEMP_PREFIX, FileInfo, NotFound, StorageRefused, StorageUnavailable
+from cluster.storage.types import TEMP_PREFIX, FileInfo, NotFound, StorageError, StorageRefused, StorageUnavailable
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -47,9 +48,13 @@ def _explained(operation: str, path: str | Path) -> Iterator[None]:
     except ValueError as error:  # a name the file system cannot encode
         raise StorageRefused(f"{path}: cannot {operation}: {error}; choose another name") from error
     except OSError as error:
-        kind = StorageRefused if error.errno in _REFUSED else StorageUnavailable
-        remedy = _REMEDIES.get(error.errno or 0, "check path, permissions and the disk")
-        raise kind(f"{path}: cannot {operation}: {error.strerror or error}; {remedy}") from error
+        kind, reason = _explain(error.errno or 0, error.strerror or str(error))
+        raise kind(f"{path}: cannot {operation}: {reason}") from error
+
+
+def _explain(number: int, reason: str) -> tuple[type[StorageError], str]:
+    remedy = _REMEDIES.get(number, "check path, permissions and the disk")
+    return StorageRefused if number in _REFUSED else StorageUnavailable, f"{reason}; {remedy}"
 
 
 def write_whole(target: Path, fill: Callable[[BinaryIO], object], *, if_absent: bool = False) -> bool:
@@ -166,6 +171,10 @@ class LocalFiles:
 
     def delta_options(self) -> dict[str, str]:
         return {}
+
+    def explain(self, text: str) -> tuple[type[StorageError], str] | None:
+        found = re.search(r"\(os error (\d+)\)", text)
+        return _explain(int(found[1]), os.strerror(int(found[1]))) if found else None
 
 
 def _info(path: str, name: str) -> FileInfo:

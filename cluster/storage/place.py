@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 
 from cluster.storage.local import LocalFiles
 from cluster.storage.names import check_name, check_readable_name, normalize_uri
-from cluster.storage.types import TEMP_PREFIX, Backend, FileInfo, NotFound, StorageRefused
+from cluster.storage.types import TEMP_PREFIX, Backend, FileInfo, NotFound, StorageError, StorageRefused
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -151,6 +151,10 @@ class Storage:
         and neither keep nor print them.
         """
         return self._backend.delta_options()
+
+    def explain(self, error: Exception) -> tuple[type[StorageError], str] | None:
+        """The kind and cause of an error of another client, such as delta-rs, where its text says one that is known."""
+        return self._backend.explain(str(error))
 
     @cached_property
     def _backend(self) -> Backend:

@@ -12,8 +12,8 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 
 from cluster.storage import aws
 from cluster.storage.local import write_whole
-from cluster.storage.s3_errors import MISSING, code_of, explained
-from cluster.storage.types import TEMP_PREFIX, FileInfo, NotFound, StorageRefused, StorageUnavailable
+from cluster.storage.s3_errors import MISSING, code_of, explain_text, explained
+from cluster.storage.types import TEMP_PREFIX, FileInfo, NotFound, StorageError, StorageRefused, StorageUnavailable
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -86,8 +86,8 @@ class S3Objects:
 
     def walk(self, path: str, recursive: bool) -> Iterator[FileInfo]:
         prefix = f"{path}/" if path else ""
-        pages = self._client.get_paginator("list_objects_v2")
         with self._explained("list", path):
+            pages = self._client.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self.bucket, Prefix=prefix, **({} if recursive else {"Delimiter": "/"})):
                 for item in page.get("Contents", ()):
                     name = item["Key"].removeprefix(prefix)
@@ -119,8 +119,9 @@ class S3Objects:
             return bytes(_retrying()(lambda: self._client.get_object(**how)["Body"].read()))
 
     def check_writable(self, path: str) -> None:
-        client, folder = aws.connection().quick_client, path.rpartition("/")[0]
+        folder = path.rpartition("/")[0]
         with self._explained("write", folder):
+            client = aws.connection().quick_client
             # Some servers make a missing bucket by the first write, so that a typing error would go unnoticed.
             client.list_objects_v2(Bucket=self.bucket, Prefix=path, MaxKeys=1)
             try:
@@ -141,6 +142,12 @@ class S3Objects:
     def delta_options(self) -> dict[str, str]:
         return aws.connection().delta_options(self.bucket)
 
+    def explain(self, text: str) -> tuple[type[StorageError], str] | None:
+        known = explain_text(text)
+        if known and known[0] is StorageUnavailable:
+            aws.forget()
+        return known
+
     @property
     def _client(self) -> Any:
         return aws.connection().client
@@ -149,7 +156,7 @@ class S3Objects:
     def _explained(self, operation: str, path: str) -> Iterator[None]:
         where = f"s3://{self.bucket}/{path}".rstrip("/")
         try:
-            with explained(where, operation, aws.connection().endpoint):
+            with explained(where, operation, lambda: aws.connection().endpoint):
                 yield
         except StorageUnavailable:
             aws.forget()  # credentials in files may have been renewed until the next attempt

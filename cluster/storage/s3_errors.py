@@ -1,8 +1,9 @@
 """What goes wrong with S3, said so that it can be mended: where, doing what, the cause, the remedy."""
 
+import re
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -59,7 +60,16 @@ _UNAVAILABLE = {
     "IllegalLocationConstraintException": _OTHER_REGION,
     "SlowDown": "the server answered SlowDown, it is overloaded; give the same command again later",
 }
+_UNTRUSTED = "the server's TLS certificate is not trusted ({}); AWS_CA_BUNDLE must name the file of its authority"
+_ITSELF = (
+    "the server shows the certificate of an authority (CA:TRUE) as its own, which Delta's client refuses; give the "
+    "server a certificate signed by that authority"
+)
 _SSO = "the single sign-on session has ended; run `aws sso login` for this profile"
+
+
+class BadSetting(ValueError):
+    """A variable or profile that says what cannot be; the message says which, and repeats no secret."""
 
 
 def code_of(error: BaseException) -> str:
@@ -68,14 +78,31 @@ def code_of(error: BaseException) -> str:
 
 
 @contextmanager
-def explained(where: str, operation: str, endpoint: str = "") -> Iterator[None]:
+def explained(where: str, operation: str, endpoint: Callable[[], str]) -> Iterator[None]:
     """Turns what boto3 raises into a :class:`StorageError` without credentials."""
     try:
         yield
-    except (ClientError, BotoCoreError, Boto3Error, OSError, ValueError) as error:
+    except (ClientError, BotoCoreError, Boto3Error, OSError, ValueError, RecursionError) as error:
         kind, reason = _explain(error)
-        at = f" at {endpoint}" if endpoint else ""
+        at = ""
+        with suppress(Exception):  # there is none yet where the settings are wrong
+            at = f" at {endpoint()}"
         raise kind(f"{where}: cannot {operation}{at}: {reason}") from error
+
+
+def explain_text(text: str) -> tuple[type[StorageError], str] | None:
+    """Kind and cause, where the text of another client's error holds the server's answer."""
+    if code := re.search(r"<Code>(\w+)</Code>", text):
+        status = re.search(r"\b([345]\d\d) [A-Z]", text)
+        region = re.search(r"<Region>([\w-]+)</Region>", text)
+        metadata = {"HTTPStatusCode": int(status[1]) if status else 0}
+        return _of_answer(code[1], {"Error": {"Region": region and region[1]}, "ResponseMetadata": metadata})
+    if found := re.search(r"invalid peer certificate\W*(?:\[\d+m\W*)*(.*)", text):
+        authority = "CaUsedAsEndEntity" in found[1]
+        return StorageUnavailable, _ITSELF if authority else _UNTRUSTED.format(found[1])
+    if "redirect without LOCATION" in text:
+        return StorageUnavailable, _OTHER_REGION
+    return None
 
 
 def _explain(error: Exception) -> tuple[type[StorageError], str]:
@@ -88,13 +115,20 @@ def _explain(error: Exception) -> tuple[type[StorageError], str]:
     if isinstance(error, (SSOError, TokenRetrievalError)):
         return StorageUnavailable, _SSO
     if isinstance(error, CredentialRetrievalError):
-        return StorageUnavailable, f"the profile gave no credentials: {error}; check its credential_process or role"
+        return (
+            StorageUnavailable,
+            f"the profile gave no credentials: {' '.join(str(error).split())}; check its credential_process or role",
+        )
     if isinstance(error, SSLError):
         return StorageUnavailable, _of_certificate(error)
     if isinstance(error, ProxyConnectionError):
         return StorageUnavailable, "the proxy does not answer; check HTTP_PROXY, HTTPS_PROXY and NO_PROXY"
     if isinstance(error, (ConnectionError, HTTPClientError)):
         return StorageUnavailable, "no answer; check AWS_ENDPOINT_URL, the network and the proxy's variables"
+    if isinstance(error, BadSetting):
+        return StorageRefused, str(error)
+    if isinstance(error, RecursionError):  # boto3 asks where the bucket is without end if no answer says it
+        return StorageUnavailable, _OTHER_REGION
     if isinstance(error, (BotoCoreError, Boto3Error, ValueError)):
         return StorageRefused, f"{type(error).__name__}: {error}"
     return StorageUnavailable, f"{getattr(error, 'strerror', None) or error}"
@@ -122,10 +156,7 @@ def _of_certificate(error: SSLError) -> str:
     while cause is not None and not isinstance(cause, ssl.SSLError):
         cause = next((arg for arg in cause.args if isinstance(arg, BaseException)), cause.__cause__)
     said = getattr(cause, "verify_message", "") or str(cause or error.kwargs.get("error") or error)
-    return (
-        f"the server's TLS certificate is not trusted ({said}); set AWS_CA_BUNDLE to the PEM file of the authority "
-        "that signed it"
-    )
+    return _UNTRUSTED.format(said)
 
 
 def _of_clock(error: dict[str, Any], headers: dict[str, str]) -> str:

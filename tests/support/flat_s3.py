@@ -46,6 +46,8 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answer:
+    """Status 0 breaks the connection."""
+
     status: int
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
@@ -163,12 +165,15 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         bucket, _, key = url.path.removeprefix("/").partition("/")
         headers = {name.lower(): value for name, value in self.headers.items()}
-        body = self.rfile.read(int(headers.get("content-length") or 0))
+        body = self._body(headers)
         if "aws-chunked" in headers.get("content-encoding", ""):
             body = _unchunked(body)
         query = parse_qs(url.query, keep_blank_values=True)
         asked = Asked(self.command, url.hostname or "", unquote(bucket), unquote(key), query, headers)
         answer = self.flat.answer(asked, body)
+        if not answer.status:
+            self.close_connection = True
+            return
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)
@@ -178,6 +183,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(answer.body)
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = do_request  # noqa: N815
+
+    def _body(self, headers: dict[str, str]) -> bytes:
+        if headers.get("transfer-encoding") != "chunked":
+            return self.rfile.read(int(headers.get("content-length") or 0))
+        body = b""
+        while size := int(self.rfile.readline().partition(b";")[0], 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
 
     def log_message(self, *args: object) -> None:
         """Tests print nothing."""
