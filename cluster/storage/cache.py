@@ -8,6 +8,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -46,11 +47,10 @@ def fetch(uri: str, cache_dir: str | os.PathLike[str] | None = None, *, sha256: 
     if not files:
         raise NotFound(f"{storage.uri}: no such file or folder")
 
-    folder = owned(Path(cache_dir or default_cache_dir())) / _key(storage.uri, files)
+    folder = owned(Path(cache_dir or default_cache_dir()) / _key(storage.uri, files))
     target = folder / storage.uri.rpartition("/")[2]
     if target.exists() and _differing(target, sha256) is None:
         return target
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with FileLock(folder / "lock"):
         if target.exists() and (name := _differing(target, sha256)) is not None:
             log.warning("%s: the cached copy of %s is damaged and is downloaded again", storage.uri, name or "it")
@@ -62,21 +62,22 @@ def fetch(uri: str, cache_dir: str | os.PathLike[str] | None = None, *, sha256: 
 
 
 def default_cache_dir() -> Path:
-    """``OSASIS_CACHE_DIR``, or a folder of this user below the system's temporary one; owned by this user alone."""
+    """``OSASIS_CACHE_DIR``, or a folder of this user below the system's temporary one."""
     named = os.environ.get("OSASIS_CACHE_DIR")
-    return owned(Path(named) if named else Path(tempfile.gettempdir()) / f"osasis-cache-{os.getuid()}")
+    return Path(named) if named else owned(Path(tempfile.gettempdir()) / f"osasis-cache-{os.getuid()}")
 
 
 def owned(folder: Path) -> Path:
     """``folder``, made if it is not there, if it is this user's and nobody else can write to it; else a private one.
 
-    What is in the folder is loaded as ours: whoever could put files there could give us his.
+    What is in such a folder is loaded without a further look, so nobody else must be able to plant files there.
     """
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700) if not folder.is_symlink() else None
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):  # a link, too, whether it leads somewhere or not
+        folder.mkdir(mode=0o700)
     found = folder.lstat()
-    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
-        if found.st_mode & 0o077:
-            folder.chmod(0o700)
+    others_write = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not others_write:
         return folder
     return _private(folder)
 
@@ -86,8 +87,8 @@ def _private(instead_of: Path) -> Path:
     folder = Path(tempfile.mkdtemp(prefix="osasis-cache-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     log.warning(
-        "%s belongs to another user or is a link, so it is not used as cache: using %s for this run; remove it or name "
-        "a folder of your own in OSASIS_CACHE_DIR",
+        "%s belongs to another user, can be written by others or is a link, so it is not used as cache: using %s for "
+        "this run; remove it, or name a folder of your own in OSASIS_CACHE_DIR",
         instead_of, folder,
     )  # fmt: skip
     return folder

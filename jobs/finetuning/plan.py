@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeVar
 
-from pydantic import ValidationError
-
 from catalog.store import StyleCatalog
 from catalog.style_folder import StyleFolder
 from cluster.commandline.cli import ConfigError, Problem
 from cluster.commandline.config_file import ConfigFile
-from cluster.storage import Storage, StorageError
+from cluster.commandline.problems import Problems
+from cluster.storage import Storage
 from jobs.finetuning.styles_file import StyleEntry, StylesFile
 from jobs.shared.bases import describe_base
 from osasis.base import BaseSpec, fingerprint
 from osasis.errors import OsasisError
-from osasis.image import decode_image
+from osasis.image import DECODER, decode_image
 from osasis.settings import ContentConfig, Preset, TrainConfig
 from osasis.style_training import missing_parts
 
@@ -69,16 +68,10 @@ def make_plan(styles: StylesFile, file: ConfigFile | None) -> TrainPlan:
     Raises:
         ConfigError: with every problem found: missing images, unreachable storage, no such base, impossible settings.
     """
-    problems: list[Problem] = []
+    problems = Problems(OsasisError)
 
     def attempt(keys: list[str | int], resolve: Callable[[], T]) -> T | None:
-        try:
-            return resolve()
-        except ValidationError as error:
-            problems.extend(_problem(file, [*keys, *detail["loc"]], detail["msg"]) for detail in error.errors())
-        except (StorageError, OsasisError, ValueError) as error:
-            problems.append(_problem(file, keys, str(error)))
-        return None
+        return problems.attempt(partial(_place, file, *keys), resolve)
 
     def storage_of() -> Storage:
         storage = Storage.open(styles.storage)
@@ -101,7 +94,7 @@ def make_plan(styles: StylesFile, file: ConfigFile | None) -> TrainPlan:
         if config and config.content.photos:
             content = attempt(["styles", i, "train", "content", "photos"], partial(read_photos, config.content))
         if config:
-            problems += [_problem(file, ["base"], f"lacks {part}") for part in missing_parts(base[1], config)]
+            problems += [Problem(_place(file, "base"), f"lacks {part}") for part in missing_parts(base[1], config)]
         if storage and catalog and image and config and content is not None:
             plans.append(_style_plan(style, styles.preset, image, content, config, base[1], storage, catalog))
     if problems or storage is None or base is None:
@@ -120,7 +113,7 @@ def _style_plan(
     catalog: StyleCatalog,
 ) -> StylePlan:
     image_sha256 = hashlib.sha256(image).hexdigest()
-    identity = [fingerprint(base), image_sha256, preset, config.model_dump(mode="json"), *content.values()]
+    identity = [fingerprint(base), picture_key(image), preset, config.model_dump(mode="json"), *content.values()]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
     folder = StyleFolder.of(storage, style.id, key)
     state: State = "train"
@@ -146,10 +139,10 @@ def _style_plan(
 
 
 def read_photos(content: ContentConfig) -> dict[str, str]:
-    """URI → sha256 of the first ``count`` pictures below ``content.photos``, by name; every one can be decoded.
+    """URI → :func:`picture_key` of the first ``count`` pictures below ``content.photos``, by name; each can be decoded.
 
     Raises:
-        ValueError: there are none, or one is no picture.
+        ValueError: there are none, or one is not a picture.
     """
     folder = Storage.open(content.photos or "")
     names = [name for name in folder.list_files() if name.lower().endswith(_PICTURES)][: content.count]
@@ -159,11 +152,21 @@ def read_photos(content: ContentConfig) -> dict[str, str]:
     for name in names:
         data = folder.read_bytes(name)
         try:
-            decode_image(data)
+            found[folder.child_uri(name)] = picture_key(data)
         except OsasisError as error:
             raise ValueError(f"{folder.child_uri(name)}: {error}") from None
-        found[folder.child_uri(name)] = hashlib.sha256(data).hexdigest()
     return found
+
+
+def picture_key(data: bytes) -> str:
+    """Identity of a picture's pixels: its file's sha256, and where former versions decoded it otherwise, the decoder's
+    version.
+
+    Raises:
+        ImageRejected: it cannot be decoded.
+    """
+    digest = hashlib.sha256(data).hexdigest()
+    return f"{digest}-{DECODER}" if decode_image(data).info["converted"] else digest
 
 
 def _read_image(uri: str) -> bytes:
@@ -172,6 +175,5 @@ def _read_image(uri: str) -> bytes:
     return data
 
 
-def _problem(file: ConfigFile | None, keys: list[str | int], message: str) -> Problem:
-    message = message.removeprefix("Value error, ")
-    return file.problem(keys, message) if file else Problem("--" + ".".join(map(str, keys)), message)
+def _place(file: ConfigFile | None, *keys: str | int) -> str:
+    return file.place(*keys) if file else "--" + ".".join(map(str, keys))

@@ -58,6 +58,7 @@ STORAGE: list[Callable[[Environment], None]] = [
     failing.a_cache_that_another_user_made,
     failing.a_cache_that_is_a_link,
     failing.a_cache_that_all_can_write_to,
+    failing.a_file_planted_in_the_cache,
 ]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster.storage import Storage, StorageError, StorageRefused, StorageUnavailable, cache
-from tests.support.flat_s3 import BUCKET, Answer, Asked, FlatS3, refusal
+from tests.support.flat_s3 import BUCKET, Answer, Asked, refusal
 from tests.support.storage_environments import KEYS, Environment, refused, works
 
 Fault = Callable[[Asked], Answer | None]
@@ -128,17 +128,11 @@ def _planted(env: Environment, plant: Callable[[Path], None]) -> None:
     found = cache.default_cache_dir()
     assert found != expected
     assert (found.lstat().st_uid, found.lstat().st_mode & 0o777) == (os.getuid(), 0o700)
-    server = _filled(env)
-    assert cache.fetch(f"s3://{BUCKET}/file", expected).read_bytes() == b"ours"
-    assert server.asked
-    assert not list(expected.glob("*/file"))
-
-
-def _filled(env: Environment) -> FlatS3:
     server = env.server()
     server.objects["file"] = b"ours"
     env.use(**KEYS, AWS_ENDPOINT_URL=server.endpoint)
-    return server
+    assert cache.fetch(f"s3://{BUCKET}/file").read_bytes() == b"ours"
+    assert not list(expected.glob("*/file"))
 
 
 def a_cache_that_another_user_made(env: Environment) -> None:
@@ -165,10 +159,20 @@ def a_cache_that_is_a_link(env: Environment) -> None:
 
 
 def a_cache_that_all_can_write_to(env: Environment) -> None:
-    """It is ours, of before or by a wide umask: closed, and used."""
-    folder = env.folder / "cache"
-    folder.mkdir()
-    folder.chmod(0o777)
-    env.use(OSASIS_CACHE_DIR=str(folder))
-    assert cache.default_cache_dir() == folder
-    assert folder.stat().st_mode & 0o777 == 0o700
+    def plant(folder: Path) -> None:
+        folder.mkdir()
+        folder.chmod(0o777)
+
+    _planted(env, plant)
+
+
+def a_file_planted_in_the_cache(env: Environment) -> None:
+    """Below a folder that the user named and that all can write to, such as /tmp: the file's own folder is checked."""
+    server = env.server()
+    server.objects["file"] = b"ours"
+    env.use(**KEYS, AWS_ENDPOINT_URL=server.endpoint, OSASIS_CACHE_DIR=str(env.folder / "cache"))
+    copy = cache.fetch(f"s3://{BUCKET}/file")
+    assert copy.parent.stat().st_mode & 0o777 == 0o700
+    copy.write_bytes(b"planted")
+    copy.parent.chmod(0o777)
+    assert cache.fetch(f"s3://{BUCKET}/file").read_bytes() == b"ours"
