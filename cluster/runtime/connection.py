@@ -23,7 +23,7 @@ from typing import Any, Never
 
 _ROOT = Path(__file__).resolve().parents[2]
 _EXCLUDES = ["/.git", "/.venv", "/runs", "/build", "/dist", "/.*_cache", "/.hypothesis", "*.egg-info", "__pycache__"]
-_FORWARDED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
+_FORWARDED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_REQUEST_PAYER")
 _OBJECT_STORE_BYTES = 1 << 30
 _SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it (the name is literal) for the driver of a submitted job
 
