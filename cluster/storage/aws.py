@@ -22,6 +22,7 @@ import boto3
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import ClientError
+from botocore.loaders import create_loader
 
 from cluster.storage.s3_errors import NO_CREDENTIALS, BadSetting, explained
 from cluster.storage.types import StorageUnavailable
@@ -46,11 +47,13 @@ def forget() -> None:
 
 
 _finding = threading.Lock()
+_loader = create_loader()  # holds what it has read of boto3's descriptions of services, the slow part of a new session
 
 
 @lru_cache(maxsize=4)
 def _find(environment: tuple[tuple[str, str], ...]) -> "Connection":
     core = botocore.session.Session()
+    core.register_component("data_loader", _loader)
     if region := os.environ.get("AWS_REGION"):
         core.set_config_variable("region", region)
     return Connection(core)

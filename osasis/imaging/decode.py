@@ -146,19 +146,21 @@ def _open(data: bytes, name: str | None, max_pixels: int, max_seconds: float) ->
     """Checked, then decoded."""
     if name == "TIFF":
         return _tiff(data, max_pixels, max_seconds)
+    if name == "JPEG":
+        return _jpeg(data, max_pixels, max_seconds)
     png = read_png(data) if name == "PNG" and data[12:16] == b"IHDR" else None
     image = _identified(png.data if png else data, data, max_seconds)
     check_size(*image.size, max_pixels=max_pixels)
-    if name == "JPEG":
-        return _jpeg(image, data, max_seconds)
     image.load()
     if profile := embedded_profile(name, data):
         image.info["icc_profile"] = profile
     return _Open(image, png.notes if png else [], png, _orientation(image))
 
 
-def _jpeg(image: Image.Image, data: bytes, max_seconds: float) -> _Open:
+def _jpeg(data: bytes, max_pixels: int, max_seconds: float) -> _Open:
     markers = read_jpeg(data)
+    image = _identified(data, data, max_seconds)
+    check_size(*image.size, max_pixels=max_pixels)
     notes = []
     if not markers.whole:
         image = _identified(data + b"\xff\xd9", data, max_seconds)
@@ -227,9 +229,8 @@ def _split(opened: _Open) -> tuple[Image.Image, Image.Image | None]:
         alpha = None if transparent is None else _opacity(deep, transparent[0])
         return (eight_bits(deep, opened.highest) if opened.highest != 65535 else deep), alpha
     if image.mode in ("I", "F", "HSV"):
-        raise ImageRejected(
-            "unsupported", f"{image.format} with pixels of kind {image.mode}: save it with 8 bits a channel"
-        )
+        kind = {"I": "32-bit or signed", "F": "floating-point"}.get(image.mode, image.mode)
+        raise ImageRejected("unsupported", f"{image.format} with {kind} values: save it with 8 bits a channel")
     if transparent is not None and png is not None:
         return _with_key(image, transparent, png.depth)
     if image.mode in ("L", "RGB", "CMYK", "LAB") and "transparency" not in image.info:

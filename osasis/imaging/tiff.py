@@ -41,12 +41,17 @@ def read_tags(data: bytes) -> Tags | None:
         directory = ImageFileDirectory_v2(header)
         file = io.BytesIO(data)
         file.seek(directory.next)
+        entries = int.from_bytes(data[directory.next : directory.next + 2], "little" if data[:2] == b"II" else "big")
+        if directory.next + 2 + 12 * entries > len(data):
+            return None
         directory.load(file)
         tags = {tag: directory[tag] for tag in directory if tag in _KNOWN}
     except Exception:  # what a damaged file makes Pillow raise
         return None
     tags.setdefault(_PHOTOMETRIC, 0)
-    return tags if isinstance(tags.get(_WIDTH), int) and isinstance(tags.get(_HEIGHT), int) else None
+    sizes = (tags.get(_WIDTH), tags.get(_HEIGHT))
+    parts = tags.get(_STRIPS, tags.get(_TILES))
+    return tags if all(isinstance(size, int) for size in sizes) and parts is not None else None
 
 
 def check_tags(tags: Tags, data: bytes, most_bytes: int) -> None:
