@@ -51,7 +51,12 @@ def normalize_uri(uri: str | os.PathLike[str]) -> str:
     if not found:
         if not text or "\0" in text:
             raise StorageRefused(f"{text!r} is no path: give a folder or s3://bucket/prefix")
-        return os.path.abspath(os.path.expanduser(text))
+        try:
+            return os.path.abspath(os.path.expanduser(text))
+        except FileNotFoundError:
+            raise StorageRefused(
+                f"{text!r} is relative, and the current folder does not exist: cd to another"
+            ) from None
     if scheme == "file":
         return os.path.abspath(unquote(urlsplit(text).path) or "/")
     if scheme != "s3":
