@@ -175,7 +175,18 @@ class _Decode:
     ledger: RemoteLedger
 
     def __call__(self, chunk: pa.Table) -> pa.Table:
-        return self.decode(chunk, self.ledger)
+        with _told(self.ledger):
+            return self.decode(chunk, self.ledger)
+
+
+@contextmanager
+def _told(ledger: RemoteLedger) -> Iterator[None]:
+    """Tells the coordinator why a run ends: Ray hands errors on as text, if at all."""
+    try:
+        yield
+    except RunStopped as stopped:
+        ray.get(ledger.coordinator.stop.remote(str(stopped)))
+        raise
 
 
 class _UnderWay:
