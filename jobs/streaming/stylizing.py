@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from catalog.output_names import NO_STYLE
+from cluster.storage import Storage
 from cluster.storage.cache import fetch
 from jobs.streaming.encoding import Batch
 from jobs.streaming.ledger import Ledger
@@ -47,6 +48,10 @@ class StylizerTask(Task):
 
     stylize: Stylize
     write: Write
+
+    @property
+    def written(self) -> tuple[Storage, ...]:
+        return (self.write.output,)
 
 
 class Stylizer(Worker[StylizerTask]):
