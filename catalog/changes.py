@@ -9,6 +9,7 @@ from typing import Any
 
 from catalog.errors import CatalogUsageError, UnknownStyle
 from catalog.events import Event, append_events, state_of
+from catalog.located import to_stored
 from catalog.selector import ALIAS, STYLE_ID
 from catalog.tables import Tables
 from catalog.view import VersionKey, View
@@ -128,7 +129,7 @@ class Changes:
 
         def decide(view: View) -> Sequence[Event]:
             _check_ready(view, [(style_id, version)])
-            return [Event("preview-set", style_id, version, probe_set, uri)]
+            return [Event("preview-set", style_id, version, probe_set, to_stored(self._tables.storage, style_id, uri))]
 
         append_events(self._tables, decide, "set a preview in")
 

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
 Kind = Literal["text", "number", "time", "list", "json", "other"]
 
+_FILE = "located({own}, r.style_id)"
+"""A file's URI, which the table keeps relative to the storage where it is below it (:mod:`catalog.located`)."""
+
 _KINDS: dict[str, Kind] = {
     "varchar": "text", "bigint": "number", "double": "number", "timestamp": "time", "varchar[]": "list",
 }  # fmt: skip
@@ -27,10 +30,15 @@ class Column:
     sql: str = "{own}"
     """Its value in the view."""
     events: str | None = None
-    """The table of events that ``sql`` refers to: the stored value alone does not answer for the column."""
+    """The table of events that ``sql`` refers to."""
     json: bool = False
     compared: bool = True
     """Whether people can filter and sort by it."""
+
+    @property
+    def as_stored(self) -> bool:
+        """Whether the table alone can answer conditions on it."""
+        return self.events is None and not self.sql.startswith("located(")
 
     @property
     def kind(self) -> Kind:
@@ -48,16 +56,16 @@ STYLE_COLUMNS = {
     "created_at": Column("timestamp", required=True, sql="make_timestamp(epoch_us({own}))"),
     "base_name": _text(required=True),
     "base_fingerprint": _text(required=True),
-    "checkpoint_uri": _text(required=True),
+    "checkpoint_uri": _text(required=True, sql=_FILE),
     "checkpoint_sha256": _text(required=True),
     "checkpoint_bytes": Column("bigint", required=True),
     "checkpoint_format": _text(required=True),
     "preset": _text(required=True),
     "train_config": _text(required=True, json=True),
-    "reference_uri": _text(required=True),
+    "reference_uri": _text(required=True, sql=_FILE),
     "reference_sha256": _text(required=True),
-    "photo_uri": _text(),
-    "preview_uri": _text(sql="coalesce(previews.uri, {own})", events="previews"),
+    "photo_uri": _text(sql=_FILE),
+    "preview_uri": _text(sql="located(coalesce(previews.uri, {own}), r.style_id)", events="previews"),
     "metrics": Column("map(varchar, double)", compared=False),
     "clip_embedding": Column("float[]", compared=False),
     "tags": Column(

@@ -58,7 +58,12 @@ class Condition:
     def pushed(self) -> str | None:
         """The same for the table's own reader, which then skips files; None where only the view can tell."""
         column = STYLE_COLUMNS.get(self.name)
-        if column is None or column.events or self.op in ("~", "!=") or column.kind not in ("text", "number", "time"):
+        if (
+            column is None
+            or not column.as_stored
+            or self.op in ("~", "!=")
+            or column.kind not in ("text", "number", "time")
+        ):
             return None
         return f"{self.name} {self.op} {_literal(self.value)}"
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from catalog.changes import Changes
 from catalog.errors import CatalogUsageError
-from catalog.style_folder import FOLDER, RESULT, URIS, folder_of, inside, owned, stored
+from catalog.located import inside
+from catalog.style_folder import FOLDER, RESULT, URIS, folder_of, owned, stored
 from catalog.tables import Tables
 from catalog.view import Question, VersionKey, View
 from cluster.storage import FileInfo, Storage

@@ -1,14 +1,16 @@
 """Registration: the checkpoint is looked at first, then its row appears, or nothing does."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from deltalake import DeltaTable
 
 from catalog.changes import Changes
 from catalog.delta import read_table
 from catalog.errors import CheckpointMismatch
+from catalog.located import to_stored
 from catalog.schema import NewStyle, StyleVersion
-from catalog.style_folder import MARK, folder_of
+from catalog.style_folder import MARK, URIS, checkpoint_problem, folder_of
 from catalog.tables import Commit, Tables
 from catalog.view import VersionKey, View
 from cluster.storage import Storage
@@ -37,12 +39,17 @@ def register(tables: Tables, new: NewStyle) -> StyleVersion:
             return Commit([])
         added = StyleVersion.of(new, max(known, default=0) + 1)
         # Of concurrent registrations of one style each gets a version of its own; other styles do not disturb it.
-        return Commit([added.to_row()], {new.style_id: added.version})
+        return Commit([_row(added, tables.storage)], {new.style_id: added.version})
 
     if tables.rows.append(decide, f"register {new.style_id} in").rows and added:
         return added
     Changes(tables).restore([(new.style_id, found)])
     return read_versions(View(tables), [(new.style_id, found)])[0]
+
+
+def _row(version: StyleVersion, storage: Storage) -> dict[str, Any]:
+    row = version.to_row()
+    return row | {name: to_stored(storage, version.style_id, row[name]) for name in URIS if row[name] is not None}
 
 
 def read_versions(view: View, keys: Sequence[VersionKey]) -> list[StyleVersion]:
@@ -73,13 +80,8 @@ def check_checkpoint(new: NewStyle) -> None:
     Raises:
         CheckpointMismatch: ``checkpoint_uri`` does not hold ``checkpoint_bytes`` of ``checkpoint_sha256``.
     """
-    checkpoint = Storage.open(new.checkpoint_uri)
-    info = checkpoint.stat()
-    if info is None:
-        raise CheckpointMismatch(f"{checkpoint}: no such checkpoint; {new.style_id} was not registered")
-    if info.size != new.checkpoint_bytes:
-        raise CheckpointMismatch(
-            f"{checkpoint}: has {info.size} bytes, not {new.checkpoint_bytes}; {new.style_id} was not registered"
-        )
-    if checkpoint.sha256() != new.checkpoint_sha256:
-        raise CheckpointMismatch(f"{checkpoint}: its sha256 is another; {new.style_id} was not registered")
+    problem = checkpoint_problem(new)
+    if not problem and Storage.open(new.checkpoint_uri).sha256() != new.checkpoint_sha256:
+        problem = f"{new.checkpoint_uri}: its sha256 is another"
+    if problem:
+        raise CheckpointMismatch(f"{problem}; {new.style_id} was not registered")

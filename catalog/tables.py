@@ -26,8 +26,8 @@ ROWS = "catalog"
 EVENTS = "catalog_events"
 """Where the tables stand below the storage."""
 
-FORMAT = 2
-"""Raised when a change would mislead an older program; added columns mislead none. 1 had no events."""
+FORMAT = 3
+"""Raised when a change would mislead an older program; added columns mislead none. 1 had no events, 2 absolute URIs."""
 
 NEEDED = "0.1.0"
 """The first version of this project that reads FORMAT."""

@@ -13,6 +13,7 @@ from deltalake import DeltaTable
 from catalog.columns import COMPARED, EVENT_COLUMNS, STYLE_COLUMNS, Column
 from catalog.errors import CatalogUsageError
 from catalog.filters import Condition
+from catalog.located import located_sql
 from catalog.tables import Log, Tables
 
 # Of a subject's events the one with the highest number is current.
@@ -71,6 +72,7 @@ class View:
         events = events or tables.events.open("read the catalog")
         self._rows = tables.rows.open("read the catalog")
         self._connection = connect()
+        self._connection.execute(located_sql(tables.storage))
         self._read_events(tables.events, events)
 
     def columns(self) -> list[str]:
