@@ -34,10 +34,10 @@ class BaseClip:
             CatalogUsageError: no base there, or one without a CLIP.
             StorageError: it cannot be read.
         """
-        from osasis.base import bundled_bases, clip_fingerprint, fingerprint, load_clip, load_spec
+        from osasis.base import base_location, clip_fingerprint, fingerprint, load_clip, load_spec
         from osasis.errors import OsasisError
 
-        folder = Storage.open(bundled_bases().get(location, location))
+        folder = Storage.open(base_location(location))
         try:
             spec_file = fetch(folder.child_uri("base.json"))
             self._spec = load_spec(spec_file.parent)

@@ -12,7 +12,9 @@ from pydantic import Field
 from rich.console import Console
 
 from catalog.manifest import Manifest
+from catalog.output_names import NO_STYLE
 from cluster.commandline.cli import ConfigError, ExitCode, Problem, parse_flags, run_job
+from cluster.commandline.problems import Problems
 from cluster.runtime.connection import connect
 from cluster.runtime.run_record import run_record
 from cluster.storage import Storage
@@ -24,12 +26,12 @@ from jobs.streaming.outstanding import Tally
 from jobs.streaming.pipeline import Pipeline
 from jobs.streaming.plan import occupied
 from jobs.streaming.prepare import Prepare
-from jobs.streaming.problems import Problems
 from jobs.streaming.ranker import DENSITY_SCHEMA, Ranker, RankerTask
 from jobs.streaming.recorder import Recorder
 from jobs.streaming.stream import WINDOW_PAIRS, pool, stream
-from jobs.streaming.variants import NO_STYLE, Variant
+from jobs.streaming.variants import Variant
 from osasis.base import BaseSpec, fingerprint
+from osasis.errors import OsasisError
 from osasis.settings import DensityConfig
 
 TABLE, LOW, HIGH = "density", "low.txt", "high.txt"
@@ -76,7 +78,7 @@ def make_plan(flags: RankFlags) -> RankPlan:
     Raises:
         ConfigError: with every problem found.
     """
-    problems = Problems()
+    problems = Problems(OsasisError)
     attempt = problems.attempt
     source = attempt("--input", lambda: open_source(flags.input, flags.input_column))
     output = attempt("--output", flags.open_output)

@@ -132,6 +132,8 @@ def missing_parts(spec: BaseSpec, config: TrainConfig) -> list[str]:
         lacks.append("perceptual (or set weights.recon_perceptual to 0 and give style_photo.image)")
     known = {"main": spec.clip} | spec.more_clip
     lacks += [f"clip {name!r}, named in clips" for name in config.clips or ("main",) if known.get(name) is None]
+    distances = {"main": spec.perceptual} | spec.more_perceptual
+    lacks += [f"perceptual {name!r}, named in perceptuals" for name in config.perceptuals if not distances.get(name)]
     has_bank = "content_bank.safetensors" in spec.files and config.content.source == "bank"
     if not (config.content.photos or has_bank or spec.latent_prior):
         lacks.append("latent_prior, from which photographs are drawn (or give content.photos)")

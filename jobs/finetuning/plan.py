@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeVar
 
-from pydantic import ValidationError
-
 from catalog.store import StyleCatalog
 from catalog.style_folder import StyleFolder, checkpoint_problem
 from cluster.commandline.cli import ConfigError, Problem
 from cluster.commandline.config_file import ConfigFile
-from cluster.storage import Storage, StorageError
+from cluster.commandline.problems import Problems
+from cluster.storage import Storage
 from jobs.finetuning.styles_file import StyleEntry, StylesFile
 from jobs.shared.bases import describe_base
 from osasis.base import BaseSpec, fingerprint
@@ -71,16 +70,10 @@ def make_plan(styles: StylesFile, file: ConfigFile | None) -> TrainPlan:
     Raises:
         ConfigError: with every problem found: missing images, unreachable storage, no such base, impossible settings.
     """
-    problems: list[Problem] = []
+    problems = Problems(OsasisError)
 
     def attempt(keys: list[str | int], resolve: Callable[[], T]) -> T | None:
-        try:
-            return resolve()
-        except ValidationError as error:
-            problems.extend(_problem(file, [*keys, *detail["loc"]], detail["msg"]) for detail in error.errors())
-        except (StorageError, OsasisError, ValueError) as error:
-            problems.append(_problem(file, keys, str(error)))
-        return None
+        return problems.attempt(partial(_place, file, *keys), resolve)
 
     def storage_of() -> Storage:
         storage = Storage.open(styles.storage)
@@ -103,7 +96,7 @@ def make_plan(styles: StylesFile, file: ConfigFile | None) -> TrainPlan:
         if config and config.content.photos:
             content = attempt(["styles", i, "train", "content", "photos"], partial(read_photos, config.content))
         if config:
-            problems += [_problem(file, ["base"], f"lacks {part}") for part in missing_parts(base[1], config)]
+            problems += [Problem(_place(file, "base"), f"lacks {part}") for part in missing_parts(base[1], config)]
         if storage and catalog and image and config and content is not None:
             plans.append(_style_plan(style, styles.preset, image, content, config, base[1], storage, catalog))
     if problems or storage is None or base is None:
@@ -181,6 +174,5 @@ def _read_image(uri: str) -> bytes:
     return data
 
 
-def _problem(file: ConfigFile | None, keys: list[str | int], message: str) -> Problem:
-    message = message.removeprefix("Value error, ")
-    return file.problem(keys, message) if file else Problem("--" + ".".join(map(str, keys)), message)
+def _place(file: ConfigFile | None, *keys: str | int) -> str:
+    return file.place(*keys) if file else "--" + ".".join(map(str, keys))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 
 from catalog.manifest import Manifest
-from cluster.runtime.resources import Ask, capacity
+from cluster.runtime.resources import Resources, capacity
 from jobs.streaming.flags import StreamFlags
 from jobs.streaming.inputs import Source, windows
 from jobs.streaming.outstanding import Tally, outstanding
@@ -51,5 +51,5 @@ def stream(
 
 def pool(flags: StreamFlags) -> Pool:
     """As many workers as were asked for, or as the connected cluster holds."""
-    fitting = capacity(Ask(flags.cpus_per_worker + PREPARE_CPUS, flags.gpus_per_worker))
+    fitting = capacity(Resources(flags.cpus_per_worker + PREPARE_CPUS, flags.gpus_per_worker))
     return Pool(min(flags.workers or fitting, fitting), flags.cpus_per_worker, flags.gpus_per_worker)

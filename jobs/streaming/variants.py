@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from catalog.manifest import VariantKey
-from catalog.output_names import NO_STYLE, variant_label
-
-__all__ = ["NO_STYLE", "Variant"]
+from catalog.output_names import variant_label
 
 
 @dataclass(frozen=True)
