@@ -1,4 +1,4 @@
-"""How the tables name files: relative to the storage where they are below it, so that a storage can be moved or mirrored.
+"""How the tables name files: relative to the storage where they are below it, so that it can be moved or mirrored.
 
 Rows of before this rule hold absolute URIs. Those of the folders of trained styles (``…/checkpoints/<style>/<key>/…``)
 are taken for files of the storage that the table is in, for no job ever wrote elsewhere.
@@ -23,10 +23,10 @@ def to_stored(storage: Storage, style_id: str, uri: str) -> str:
     name = inside(storage, uri)
     if name and "://" not in name and not name.startswith(_VERBATIM):
         return name
-    absolute = "://" in uri or uri.startswith("/")
-    return (
-        uri if absolute and not re.search(f"/checkpoints/{re.escape(style_id)}/[^/]+/[^/]+$", uri) else _VERBATIM + uri
-    )
+    if "://" not in uri and not uri.startswith("/"):
+        return _VERBATIM + uri
+    looks_ours = re.search(f"/checkpoints/{re.escape(style_id)}/[^/]+/[^/]+$", uri)
+    return _VERBATIM + uri if looks_ours else uri
 
 
 def located_sql(storage: Storage) -> str:

@@ -5,7 +5,8 @@ training's result, which says that the folder is whole. Rows may also name files
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -100,6 +101,12 @@ def checkpoint_problem(style: NewStyle) -> str:
         if info.size == style.checkpoint_bytes
         else (f"{style.checkpoint_uri}: has {info.size} bytes, not {style.checkpoint_bytes}")
     )
+
+
+def checkpoint_problems(styles: Sequence[NewStyle]) -> list[str]:
+    """Of many styles at once; see :func:`checkpoint_problem`."""
+    with ThreadPoolExecutor(16) as pool:
+        return [problem for problem in pool.map(checkpoint_problem, styles) if problem]
 
 
 def folder_of(storage: Storage, checkpoint_uri: str) -> str | None:

@@ -86,7 +86,7 @@ def main() -> ExitCode:
     if flags.dry_run:
         return ExitCode.DONE
     start = time.monotonic()
-    with run_record(plan.storage, job="stylize", config=flags) as record:
+    with run_record(plan.records, job="stylize", config=flags) as record:
         tally = Tally()
         try:
             with record.timed("stylize"):

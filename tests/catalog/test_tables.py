@@ -154,10 +154,10 @@ def test_a_newer_format_is_refused_with_the_version_needed(
     style = new_style(storage, "monet")
     catalog.register(style)
     catalog.tag("monet", add=["x"])
-    settings = {"style-catalog.format": "3", "style-catalog.needed": "7.1.0"}
+    settings = {"style-catalog.format": "4", "style-catalog.needed": "7.1.0"}
     DeltaTable(storage.delta_uri(table)).alter.set_table_properties(settings, raise_if_not_exists=False)
     for attempt in (catalog.list, lambda: catalog.register(style), lambda: catalog.tag("monet", add=["y"])):
-        with pytest.raises(NewerCatalog, match=r"format 3.*reads up to 2.*7\.1\.0"):
+        with pytest.raises(NewerCatalog, match=r"format 4.*reads up to 3.*7\.1\.0"):
             attempt()
     assert main(["list", "--storage", str(tmp_path)]) == 1
     assert "osasis-on-ray 7.1.0" in capsys.readouterr().err

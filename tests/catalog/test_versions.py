@@ -168,7 +168,7 @@ def test_a_table_made_while_it_was_looked_for_is_found(tmp_path: Path, monkeypat
         raise TableNotFoundError("no files in log segment")
 
     style = new_style(storage, "monet", b"ours")
-    monkeypatch.setattr("catalog.tables.DeltaTable", not_there_at_first)
+    monkeypatch.setattr("catalog.delta.DeltaTable", not_there_at_first)
     assert str(StyleCatalog.open(storage).register(style)) == "monet@2"
 
 
