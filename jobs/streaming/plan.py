@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -14,7 +14,7 @@ from catalog.output_names import NO_STYLE
 from catalog.schema import StyleVersion
 from catalog.store import StyleCatalog, UnknownStyle
 from catalog.style_folder import checkpoint_problems
-from cluster.commandline.cli import ConfigError, Problem
+from cluster.commandline.cli import ConfigError, JobFlags, Problem, Uri
 from cluster.commandline.problems import Problems
 from cluster.storage import Storage, StorageError
 from jobs.shared.bases import DEFAULT_BASE, describe_base
@@ -23,27 +23,43 @@ from jobs.streaming.inputs import Source, open_source
 from jobs.streaming.variants import Variant
 from osasis.base import BaseSpec, bundled_bases, fingerprint
 from osasis.errors import OsasisError
-from osasis.image import FitMode
+from osasis.image import DECODER, FitMode
 from osasis.settings import StylizeConfig, TextConfig
 
 _FIRST = {"t0_ratio", "encode_steps", "decode_steps", "lambda_spn", "style_levels", "seed"}
 """Parameters of stylization that were always part of :func:`params_hash`."""
 
 
-class StylizeFlags(StreamFlags, StylizeConfig, TextConfig):  # type: ignore[misc]  # each has a model_config; the first counts
-    """Stylizes every picture of --input in every style of --styles, as pictures and a manifest under --output.
+class StylesFlags(JobFlags):
+    """Which styles of the catalog, on which base."""
 
-    Running the same command again does only what is missing. Exit codes: 0 all is done; 1 failed; 2 bad usage or
-    configuration, nothing was started; 3 finished, but the manifest holds rejected or failed inputs among those of this
-    command, be they decided now or by an earlier run.
+    storage: Uri = Field(description="Where the catalog is.")
+    styles: str = Field(
+        description="Styles by id, id@version, id@alias or tag:TAG; all; or none for the base alone.",
+        json_schema_extra={"metavar": "LIST"},
+    )
+    base: Uri | None = Field(
+        None, description="Base: bundled name or URI; default: the one the styles were trained on."
+    )
+
+
+class TextFlags(TextConfig):
+    text: list[str] = Field([], description="Prompts, such as smiling; each makes pictures of its own.")
+
+
+class StylizeFlags(StylesFlags, StreamFlags, StylizeConfig, TextFlags):  # type: ignore[misc]  # each has a model_config; the first counts
+    """Stylize every picture of --input in every style of --styles, as pictures and a manifest under --output.
+
+    Running the same command again does only what is missing. Exit code 3 counts what earlier runs rejected or failed,
+    too.
     """
 
-    storage: str = Field(description="Where the catalog is: path or s3:// URI.")
-    styles: str = Field(description="Comma list of id, id@version, id@alias, tag:TAG, all, or none for the base alone.")
-    text: list[str] = Field(
-        [], description="Prompts, such as smiling: each makes pictures of its own. Repeatable, or a comma list."
+    examples: ClassVar[tuple[str, ...]] = (
+        "--storage runs/demo --styles all --input photos --output out",
+        "--storage s3://bucket/styles --styles monet@prod,tag:print --input s3://bucket/photos "
+        "--output s3://bucket/out --gpus-per-worker 1",
+        "--storage runs/demo --styles none --text smiling,'grey hair' --input photos --output out --dry-run",
     )
-    base: str | None = Field(None, description="Base: bundled name, path or s3:// URI. Default: the styles' own.")
 
     def config(self) -> StylizeConfig:
         """The method's part."""
@@ -122,24 +138,43 @@ def make_variants(flags: StylizeFlags, versions: Sequence[StyleVersion], base_fi
     texts: list[str | None] = [*dict.fromkeys(flags.text)] or [None]
     asked = flags.text_config().model_dump(mode="json")
     hashes = {
-        text: params_hash(flags.config(), flags.fit, base_fingerprint, None if text is None else asked | {"text": text})
+        text: params_hash(
+            flags.config(),
+            flags.fit,
+            base_fingerprint,
+            None if text is None else asked | {"text": text},
+            decoder=flags.decoder,
+        )
         for text in texts
     }
     return tuple(replace(variant, text=text, params_hash=hashes[text]) for text in texts for variant in plain)
 
 
 def params_hash(
-    config: StylizeConfig, fit: FitMode, base_fingerprint: str, text: Mapping[str, Any] | None = None
+    config: StylizeConfig,
+    fit: FitMode,
+    base_fingerprint: str,
+    text: Mapping[str, Any] | None = None,
+    *,
+    decoder: int = DECODER,
 ) -> str:
     """Identity of the parameters that change pixels, the style aside. 16 hex digits.
 
-    ``text``: the prompt with its settings, where there is one.
+    Args:
+        text: the prompt with its settings, where there is one.
+        decoder: version of what pixels come of a file; 1 did not count yet.
     """
     asked = config.model_dump(mode="json", exclude_defaults=True)
     # Parameters that came later count where they are set, so that outputs made before them stay the same outputs.
-    values = {"config": config.model_dump(mode="json", include=_FIRST) | asked, "fit": fit, "base": base_fingerprint}
+    values: dict[str, Any] = {
+        "config": config.model_dump(mode="json", include=_FIRST) | asked,
+        "fit": fit,
+        "base": base_fingerprint,
+    }
     if text:
         values["text"] = dict(text)
+    if decoder > 1:
+        values["decoder"] = decoder
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -194,6 +229,6 @@ def occupied(manifest: Manifest, variants: Sequence[Variant]) -> list[Problem]:
     """Pictures of other parameters would be overwritten, and their rows be wrong."""
     labels = {(variant.pair, variant.text): variant.label for variant in variants}
     taken = [labels[found] for found in manifest.other_parameters(list(labels))]
-    hint = "give another --output, or the parameters of that run"
+    hint = "give another --output, or the parameters of that run (--former-decoding where it ignored colour profiles)"
     message = f"holds pictures of {', '.join(taken)} made with other parameters"
     return [Problem("--output", message, hint)] if taken else []

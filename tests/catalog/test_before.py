@@ -4,6 +4,7 @@
 files of the same size stand for them.
 """
 
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from catalog.__main__ import main
 from catalog.lineage import picture_lineage
 from catalog.manifest import Manifest
 from catalog.store import StyleCatalog
+from cluster.commandline.cli import ConfigError
 from cluster.storage import Storage
 from tests.support.s3_server import S3
 
@@ -85,6 +87,9 @@ def test_stylize_resumes_an_output_of_before(bucket: Storage, monkeypatch: pytes
     steps = ["--encode-steps=10", "--decode-steps=5"]
     for chosen in (["--styles=monet@best,monet@2,none"], ["--styles=monet@1", "--text=smiling"]):
         monkeypatch.setattr("sys.argv", ["stylize", *flags, *steps, *chosen])
+        with pytest.raises(ConfigError, match="--former-decoding"):  # before colour profiles were followed
+            jobs.stylize.main()
+        sys.argv.append("--former-decoding")
         assert jobs.stylize.main() == 3  # for the picture that was rejected
     assert Manifest(output).rows() == before
     (done, *_) = (row for row in before if row["status"] == "done" and row["version"])
