@@ -73,7 +73,7 @@ def _hidden(view: View, term: Term) -> list[VersionKey]:
     if isinstance(term, Tagged):
         where.append(Condition("tags", "=", term.tag))
     if isinstance(term, Style) and term.alias is not None:
-        raise UnknownStyle(f"{term}: a deleted version bears no alias; name it by its number")
+        raise UnknownStyle(f"{term}: a deleted version has no alias; name it by its number")
     if isinstance(term, Style) and term.version is not None:
         where = [Condition("version", "=", term.version)]
     found = _pairs(view, Question(_KEYS, where, deleted=True, style_ids=style_ids))

@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageChops, UnidentifiedImageError
 
 from osasis.errors import ImageRejected
 from osasis.imaging import tiff
@@ -146,29 +146,36 @@ def _open(data: bytes, name: str | None, max_pixels: int, max_seconds: float) ->
     """Checked, then decoded."""
     if name == "TIFF":
         return _tiff(data, max_pixels, max_seconds)
+    if name == "JPEG":
+        return _jpeg(data, max_pixels, max_seconds)
     png = read_png(data) if name == "PNG" and data[12:16] == b"IHDR" else None
     image = _identified(png.data if png else data, data, max_seconds)
     check_size(*image.size, max_pixels=max_pixels)
-    if name == "JPEG":
-        return _jpeg(image, data, max_seconds)
     image.load()
     if profile := embedded_profile(name, data):
         image.info["icc_profile"] = profile
     return _Open(image, png.notes if png else [], png, _orientation(image))
 
 
-def _jpeg(image: Image.Image, data: bytes, max_seconds: float) -> _Open:
+def _jpeg(data: bytes, max_pixels: int, max_seconds: float) -> _Open:
     markers = read_jpeg(data)
+    image = _identified(data, data, max_seconds)
+    check_size(*image.size, max_pixels=max_pixels)
     notes = []
     if not markers.whole:
         image = _identified(data + b"\xff\xd9", data, max_seconds)
         # Where pixels are missing, the decoder makes them up from what follows.
         other = _identified(data + FILLER, data, max_seconds)
-        if not markers.every_scan or image.tobytes() != other.tobytes():
+        if not markers.every_scan or not _equal(image, other):
             raise ImageRejected("truncated", f"JPEG: {_SHORT}")
         notes.append("JPEG: the end marker (EOI) is missing")
     image.load()
     return _Open(image, notes, None, _orientation(image))
+
+
+def _equal(a: Image.Image, b: Image.Image, rows: int = 512) -> bool:
+    boxes = [(0, top, a.width, min(top + rows, a.height)) for top in range(0, a.height, rows)]
+    return all(a.crop(box).tobytes() == b.crop(box).tobytes() for box in boxes)
 
 
 def _tiff(data: bytes, max_pixels: int, max_seconds: float) -> _Open:
@@ -205,13 +212,13 @@ def _identified(data: bytes, original: bytes, max_seconds: float) -> Image.Image
 
 def _finished(opened: _Open) -> Image.Image:
     """sRGB, laid on white, upright."""
+    profile = _profile(opened)
     colour, alpha = _split(opened)
-    rgb, converted = to_srgb(colour, _profile(opened, grey=colour.mode in ("L", "I;16")), opened.notes)
+    opened.image = colour  # large pictures stand in memory as seldom as can be
+    rgb, converted = to_srgb(colour, profile, opened.notes)
     opened.converted |= converted
     if alpha is not None:
-        white = Image.new("RGB", rgb.size, "white")
-        white.paste(rgb, mask=alpha)
-        rgb = white
+        rgb.paste((255, 255, 255), mask=ImageChops.invert(alpha))
     turn = None if opened.turned else UPRIGHT.get(opened.orientation)
     upright = rgb if turn is None else rgb.transpose(turn)
     upright.info = {"orientation": opened.orientation, "converted": opened.converted, "notes": opened.notes}
@@ -227,9 +234,8 @@ def _split(opened: _Open) -> tuple[Image.Image, Image.Image | None]:
         alpha = None if transparent is None else _opacity(deep, transparent[0])
         return (eight_bits(deep, opened.highest) if opened.highest != 65535 else deep), alpha
     if image.mode in ("I", "F", "HSV"):
-        raise ImageRejected(
-            "unsupported", f"{image.format} with pixels of kind {image.mode}: save it with 8 bits a channel"
-        )
+        kind = {"I": "32-bit or signed", "F": "floating-point"}.get(image.mode, image.mode)
+        raise ImageRejected("unsupported", f"{image.format} with {kind} values: save it with 8 bits a channel")
     if transparent is not None and png is not None:
         return _with_key(image, transparent, png.depth)
     if image.mode in ("L", "RGB", "CMYK", "LAB") and "transparency" not in image.info:
@@ -240,7 +246,7 @@ def _split(opened: _Open) -> tuple[Image.Image, Image.Image | None]:
             return grey, alpha
         return image.convert("L"), None
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
+        layer = image if image.mode == "RGBA" else image.convert("RGBA")
         return layer.convert("RGB"), layer.getchannel("A")
     return image.convert("RGB"), None
 
@@ -259,9 +265,10 @@ def _opacity(deep: Image.Image, transparent: int) -> Image.Image:
     return Image.fromarray(np.where(np.asarray(deep) == transparent, 0, 255).astype(np.uint8))
 
 
-def _profile(opened: _Open, *, grey: bool) -> bytes | None:
+def _profile(opened: _Open) -> bytes | None:
     """The colour profile of the pixels; None: sRGB."""
     png, image = opened.png, opened.image
+    grey = image.mode in ("1", "L", "LA", "La", "I") or image.mode.startswith("I;16")
     if png and png.cicp:
         return of_cicp(png.cicp, grey=grey)
     profile = png.profile if png else image.info.get("icc_profile")

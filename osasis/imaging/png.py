@@ -15,7 +15,13 @@ _GREY, _RGB = 0, 2
 _CRITICAL = frozenset([b"IHDR", b"PLTE", b"IDAT", b"IEND"])
 _COLOURS = frozenset([b"iCCP", b"cICP", b"sRGB", b"gAMA", b"cHRM"])
 _READ = frozenset([b"tRNS", b"eXIf", *_COLOURS])
-"""The ancillary chunks that matter here; text, time, animation and private ones do not."""
+"""The ancillary chunks that matter here; time, animation, private ones and most text do not."""
+
+_TEXTS = frozenset([b"tEXt", b"zTXt", b"iTXt"])
+_ORIENTED = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
+"""Keywords of texts that may hold the orientation."""
+
+_MOST_TEXT = 1 << 18
 
 
 @dataclass
@@ -55,6 +61,9 @@ def read_png(data: bytes) -> Png:
         elif not seen:
             raise ImageRejected("damaged", "PNG: its first chunk is not the header (IHDR)")
         seen.add(kind)
+        if kind in _TEXTS:
+            kept += _orientation_text(kind, body)
+            continue
         if kind in _COLOURS:
             _read_colour(png, kind, body)
         elif kind == b"tRNS" and (colour_type == _GREY or (colour_type == _RGB and png.depth == 16)):
@@ -70,8 +79,8 @@ def read_png(data: bytes) -> Png:
     return png
 
 
-def _chunks(data: bytes, notes: list[str]) -> "list[tuple[bytes, bytes]]":
-    """Critical chunks and those of :data:`_READ`, up to IEND."""
+def _chunks(data: bytes, notes: list[str]) -> list[tuple[bytes, bytes]]:
+    """The chunks that are read here or kept, up to IEND."""
     found: list[tuple[bytes, bytes]] = []
     at, count, pixels_seen = len(SIGNATURE), 0, False
     while at < len(data):
@@ -84,7 +93,7 @@ def _chunks(data: bytes, notes: list[str]) -> "list[tuple[bytes, bytes]]":
             if pixels_seen and kind != b"IDAT":
                 break  # cut short after the last pixel
             raise ImageRejected("truncated", f"PNG: the file ends inside its chunk {_name(kind)}")
-        if kind in _CRITICAL or kind in _READ:
+        if kind in _CRITICAL or kind in _READ or (kind in _TEXTS and data.startswith(_ORIENTED, at + 8)):
             body = data[at + 8 : end]
             if zlib.crc32(body, zlib.crc32(kind)) == int.from_bytes(data[end : end + 4]):
                 found.append((kind, body))
@@ -101,6 +110,20 @@ def _chunks(data: bytes, notes: list[str]) -> "list[tuple[bytes, bytes]]":
         if kind == b"IEND":
             break
     return found
+
+
+def _orientation_text(kind: bytes, body: bytes) -> list[bytes]:
+    """The chunk, unpacked if need be; none where it is large or odd."""
+    keyword, _, rest = body.partition(b"\0")
+    if kind == b"zTXt":
+        try:
+            text = zlib.decompressobj().decompress(rest[1:], _MOST_TEXT + 1)
+        except zlib.error:
+            return []
+        kind, body = b"tEXt", keyword + b"\0" + text
+    if len(body) > _MOST_TEXT or (kind == b"iTXt" and rest[:1] != b"\0"):
+        return []
+    return [_chunk(kind, body)]
 
 
 def _read_colour(png: Png, kind: bytes, body: bytes) -> None:

@@ -11,30 +11,19 @@ import pytest
 import jobs.stylize
 from catalog.__main__ import main
 from catalog.lineage import picture_lineage
-from catalog.schema import NewStyle
 from catalog.store import StyleCatalog
 from cluster.commandline.cli import ConfigError
 from cluster.storage import Storage, StorageError
 from jobs.streaming.plan import StylizeFlags, make_plan
-from tests.catalog.test_versions import new_style
 from tests.support.in_process import without_cluster
+from tests.support.styles import finished_training, new_style
 from tests.support.stylize_case import Case
-
-
-def trained_style(storage: Storage, style_id: str, content: bytes, key: str = "0123456789ab") -> NewStyle:
-    """With all its files where a training leaves them."""
-    folder = storage.child("checkpoints", style_id, key)
-    for name in ("reference.png", "photo.png", "preview.png"):
-        folder.write_bytes(name, b"a picture")
-    uris = {f"{part}_uri": folder.child_uri(f"{part}.png") for part in ("reference", "photo", "preview")}
-    folder.write_bytes("style.safetensors", content)
-    return new_style(storage, style_id, content, **uris, checkpoint_uri=folder.child_uri("style.safetensors"))
 
 
 def test_files_below_the_storage_are_named_relative_to_it(storage: Storage, tmp_path: Path) -> None:
     catalog = StyleCatalog.open(storage)
-    trained = catalog.register(trained_style(storage, "monet", b"here"))
-    elsewhere = catalog.register(trained_style(Storage.open(tmp_path / "elsewhere"), "monet", b"elsewhere"))
+    trained = catalog.register(finished_training(storage, "monet", b"here"))
+    elsewhere = catalog.register(finished_training(Storage.open(tmp_path / "elsewhere"), "monet", b"elsewhere"))
     catalog.register(new_style(storage, "hokusai", reference_uri="relative.jpg", photo_uri="s3://other/photo.png"))
     catalog.set_preview("monet@1", storage.child_uri("checkpoints/monet/0123456789ab/preview-2.png"), "portraits-1")
     table = catalog.rows.open()
@@ -57,14 +46,14 @@ def test_files_below_the_storage_are_named_relative_to_it(storage: Storage, tmp_
 def test_a_moved_storage_is_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old = Storage.open(tmp_path / "old")
     for style_id in ("monet", "hokusai"):
-        StyleCatalog.open(old).register(trained_style(old, style_id, style_id.encode()))
+        StyleCatalog.open(old).register(finished_training(old, style_id, style_id.encode()))
     shutil.move(old.uri, tmp_path / "new")
     new = StyleCatalog.open(Storage.open(tmp_path / "new"))
     assert main(["verify", "--storage", new.storage.uri, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"versions": 2, "findings": []}
     monet = new.show("monet")
     assert monet.checkpoint_uri == new.storage.child_uri("checkpoints/monet/0123456789ab/style.safetensors")
-    again = trained_style(new.storage, "monet", b"monet")
+    again = finished_training(new.storage, "monet", b"monet")
     assert str(new.register(again)) == "monet@1"
 
 

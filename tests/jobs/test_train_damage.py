@@ -13,9 +13,9 @@ from cluster.storage import Storage, StorageError
 from jobs.finetuning.plan import StylePlan, make_plan
 from jobs.finetuning.saved_state import drop_damaged_snapshot, newest_state
 from jobs.finetuning.styles_file import StylesFile
-from tests.catalog.test_relocation import trained_style
-from tests.jobs.test_train_job import picture, styles_file
+from tests.support.hostile import encoded, picture
 from tests.support.jobs_run import run_job
+from tests.support.styles import finished_training
 from tests.support.tiny import make_tiny_base
 
 
@@ -57,7 +57,7 @@ def test_a_list_of_checkpoints_cut_short_is_dropped(tmp_path: Path) -> None:
 @pytest.fixture
 def plan_of(tmp_path: Path) -> "tuple[StylesFile, StylePlan]":
     base = make_tiny_base(tmp_path / "base", bank=False)
-    (tmp_path / "x.png").write_bytes(picture(1))
+    (tmp_path / "x.png").write_bytes(encoded(picture(), "PNG"))
     given = {
         "base": str(base),
         "storage": str(tmp_path / "out"),
@@ -88,7 +88,7 @@ def test_a_checkpoint_that_is_gone_means_training_again(
 ) -> None:
     styles, plan = plan_of
     storage = Storage.open(styles.storage)
-    style = trained_style(storage, "monet", b"weights", key=plan.train_key)
+    style = finished_training(storage, "monet", b"weights", key=plan.train_key)
     plan.folder.write_result(style)
     assert make_plan(styles, None).styles[0].state == "register"
     if registered:
@@ -109,8 +109,10 @@ def test_everything_damaged_the_same_command_trains_the_same_style(
 ) -> None:
     base = make_tiny_base(tmp_path / "base")
     storage = Storage.open(tmp_path / "out")
-    file = styles_file(tmp_path, base, storage.uri, count=1, iterations=6)
-    run_job("train_styles", "--config", file, "--checkpoint-every", 2)
+    (tmp_path / "x.png").write_bytes(encoded(picture(), "PNG"))
+    flags = ("--base", base, "--storage", storage.uri, "--id", "style-0", "--image", tmp_path / "x.png")
+    flags = (*flags, "--train.iterations", 6, "--checkpoint-every", 2)
+    run_job("train_styles", *flags)
     (row,) = StyleCatalog.open(storage).list()
     folder = StyleFolder(Storage.open(row.checkpoint_uri.rpartition("/")[0]))
     folder.place.delete(CHECKPOINT)
@@ -119,7 +121,7 @@ def test_everything_damaged_the_same_command_trains_the_same_style(
     newest.write_bytes(newest.read_bytes()[:1000])
     (snapshot,) = Path(storage.uri).glob("train/*/checkpoint_manager_snapshot.json")
     snapshot.write_text("{")
-    output = run_job("train_styles", "--config", file, "--checkpoint-every", 2)
+    output = run_job("train_styles", *flags)
     assert "it is trained again" in output
     assert "the one before is used" in output
     assert [str(version) for version in StyleCatalog.open(storage).list()] == ["style-0@1"]  # the same weights
