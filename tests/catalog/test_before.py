@@ -79,7 +79,7 @@ def test_a_catalog_of_before_opens_and_lists(storage: Storage, capsys: pytest.Ca
 
 
 def test_stylize_resumes_an_output_of_before(bucket: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs.stylize, "connect", _no_cluster)
+    monkeypatch.setattr("jobs.streaming.execution.connect", _no_cluster)
     output = bucket.child("out")
     before = Manifest(output).rows()
     assert Counter(row["status"] for row in before) == {"done": 12, "rejected": 4}

@@ -14,7 +14,7 @@ from catalog.lineage import picture_lineage
 from catalog.store import StyleCatalog
 from cluster.commandline.cli import ConfigError
 from cluster.storage import Storage, StorageError
-from jobs.streaming.plan import StylizeFlags, make_plan
+from jobs.streaming.command import StylizeFlags, resolve
 from tests.support.in_process import without_cluster
 from tests.support.styles import finished_training, new_style
 from tests.support.stylize_case import Case
@@ -70,9 +70,9 @@ def test_the_plan_tells_each_checkpoint_that_is_gone_or_cut_short(
     for style_id in ("style-0", "style-2"):
         harm(Path(catalog.show(style_id).checkpoint_uri))
     with pytest.raises(ConfigError) as caught:
-        make_plan(StylizeFlags(**case.flags, dry_run=True))
+        resolve(StylizeFlags(**case.flags, dry_run=True))
     assert str(caught.value).count(told) == 2
-    assert make_plan(StylizeFlags(**(case.flags | {"styles": "style-1"}), dry_run=True)).variants
+    assert resolve(StylizeFlags(**(case.flags | {"styles": "style-1"}), dry_run=True)).variants
 
 
 def test_who_may_only_read_the_catalog_can_stylize(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +89,7 @@ def test_who_may_only_read_the_catalog_can_stylize(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(Storage, "write_bytes", refused)
     monkeypatch.setattr(Storage, "check_writable", lambda self: self.write_bytes("probe", b""))
-    without_cluster(jobs.stylize, monkeypatch)
+    without_cluster(monkeypatch)
     monkeypatch.setattr("sys.argv", case.argv(output=output.uri))
     assert jobs.stylize.main() == 0
     assert case.root.list_files() == kept
