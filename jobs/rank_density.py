@@ -29,7 +29,7 @@ from jobs.streaming.recorder import Recorder
 from jobs.streaming.stream import WINDOW_PAIRS, pool, stream
 from jobs.streaming.variants import NO_STYLE, Variant
 from osasis.base import BaseSpec, fingerprint
-from osasis.density import DensityConfig
+from osasis.settings import DensityConfig
 
 TABLE, LOW, HIGH = "density", "low.txt", "high.txt"
 """Below --output: a Delta table with a row per input, and URIs of the least and the most usual inputs, one a line."""

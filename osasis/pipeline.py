@@ -14,12 +14,10 @@ from osasis.base import Base, bundled_bases, load_base
 from osasis.checkpoint import Style, dump_style, load_style, style_on
 from osasis.errors import BaseError, CheckpointError
 from osasis.image import FitMode, FitTransform, fit, to_image, to_tensor, unfit, upright_rgb
-from osasis.settings import Preset, train_config
+from osasis.settings import Preset, StylizeConfig, TextConfig, train_config
 from osasis.strength import at_strength, no_style, without_style
 from osasis.style_training import StyleTraining
 from osasis.stylize import encode, encoding_for, stylize
-from osasis.stylize_config import StylizeConfig
-from osasis.text_config import TextConfig
 from osasis.text_edit import edit
 
 Framing = Literal["square", "original"]

@@ -1,21 +1,31 @@
-"""Every number of training a person may set, and the two presets.
+"""Every setting of the method: training (:class:`TrainConfig`), stylization, text-driven manipulation, density.
 
-The official release differs from the paper in ways that change outputs; each difference is one named field here
-and the presets ``official`` and ``paper`` set them all.
+The official release differs from the paper in ways that change outputs; each difference is one named field of
+:class:`TrainConfig`, and the presets ``official`` and ``paper`` set them all.
 """
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from osasis.diffusion import ddim_timesteps
 from osasis.image import FitMode
+from osasis.networks.clip import ClipConfig, words
 
 Preset = Literal["official", "paper"]
 
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _respaced(steps: int) -> int:
+    ddim_timesteps(steps)
+    return steps
+
+
+DdimSteps = Annotated[int, Field(gt=0), AfterValidator(_respaced)]
+"""A number of DDIM steps that T can be respaced to."""
 
 
 class LossWeights(_Settings):
@@ -56,8 +66,8 @@ class TrainConfig(_Settings):
     learning_rate: float = Field(5e-6, gt=0, description="Adam rate of eps_B.")
     spn_learning_rate: float = Field(1e-4, gt=0, description="Adam rate of the SPN.")
     t0_ratio: float = Field(0.5, gt=0, lt=1, description="Depth of the structural code, as a part of T.")
-    encode_steps: int = Field(50, gt=0, description="Forward DDIM steps over all of T.")
-    decode_steps: int = Field(20, gt=0, description="Reverse DDIM steps over all of T; one update at each after t0.")
+    encode_steps: DdimSteps = Field(50, description="Forward DDIM steps over all of T.")
+    decode_steps: DdimSteps = Field(20, description="Reverse DDIM steps over all of T; one update at each after t0.")
     lambda_spn: float = Field(0.1, ge=0, description="Weight of the SPN on the content branch (Eq. 13).")
     weights: LossWeights = LossWeights()
     style_photo: StylePhotoConfig = StylePhotoConfig()
@@ -98,19 +108,6 @@ class TrainConfig(_Settings):
             said = "bf16" if values["bf16"] else "float32"
             return {"precision": said} | {name: value for name, value in values.items() if name != "bf16"}
         return values
-
-    @model_validator(mode="after")
-    def _steps_are_possible(self) -> Self:
-        _check_steps(self)
-        return self
-
-
-def _check_steps(config: TrainConfig) -> None:
-    for name in ("encode_steps", "decode_steps"):
-        try:
-            ddim_timesteps(getattr(config, name))
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
 
 
 _PRESETS: dict[Preset, dict[str, Any]] = {
@@ -156,3 +153,134 @@ def train_config(preset: Preset, *overrides: dict[str, Any]) -> TrainConfig:
             else:
                 values[key] = value
     return TrainConfig.model_validate(values)
+
+
+class StylizeConfig(_Settings):
+    """How photographs are stylized."""
+
+    t0_ratio: float | None = Field(
+        None, gt=0, lt=1, description="Depth of the structural code, as a part of T; None: as the style was trained."
+    )
+    encode_steps: DdimSteps = Field(100, description="Forward DDIM steps over all of T.")
+    decode_steps: DdimSteps = Field(50, description="Reverse DDIM steps over all of T.")
+    lambda_spn: float = Field(0.1, ge=0, description="Weight of the SPN; above 0.1 structure starts to beat style.")
+    f_ch: int | None = Field(
+        None, ge=0, description="Level at which conditioning switches: those below it (finer) take z_style."
+    )
+    style_levels: tuple[int, ...] | None = Field(
+        None, description="UNet levels (0 = full size) conditioned on z_style, instead of f_ch; None: the base's."
+    )
+    swap_conditioning: bool = Field(
+        False, description="Exchange the codes (Figure 8): z_in on those levels, z_style on the others and the middle."
+    )
+    style_strength: float = Field(
+        1.0, ge=0, le=1, description="From 0, the base's own reconstruction, to 1, the style as trained."
+    )
+    strength_of: Literal["both", "z", "weights"] = Field(
+        "both", description="What style_strength interpolates: z_style, eps_B with its SPN, or both."
+    )
+    precision: Literal["float32", "bf16"] = Field(
+        "float32",
+        exclude_if=lambda precision: precision == "float32",  # outputs of before it could be chosen stay valid
+        description="bf16: autocast of the UNets; weights and latents stay float32.",
+    )
+    seed: int = Field(0, description="Of whatever is drawn; DDIM itself draws nothing.")
+
+    @property
+    def z_strength(self) -> float:
+        """Where the style's code lies between z_in (0) and z_style (1)."""
+        return 1.0 if self.strength_of == "weights" else self.style_strength
+
+    @property
+    def weight_strength(self) -> float:
+        """Where the networks lie between eps_A without SPN (0) and eps_B with it (1)."""
+        return 1.0 if self.strength_of == "z" else self.style_strength
+
+    def levels(self, default: tuple[int, ...]) -> tuple[int, ...]:
+        """The style's levels; ``default`` where nothing was asked."""
+        if self.f_ch is not None:
+            return tuple(range(self.f_ch))
+        return default if self.style_levels is None else self.style_levels
+
+    def check_levels(self, count: int) -> None:
+        """Refuse levels that a UNet of ``count`` levels lacks.
+
+        Raises:
+            ValueError: there are some.
+        """
+        if self.f_ch is not None and self.f_ch > count:
+            raise ValueError(f"f_ch is {self.f_ch}, but the base's UNet has {count} levels: give 0 to {count}")
+        if wrong := [level for level in self.style_levels or () if level not in range(count)]:
+            raise ValueError(f"style_levels {wrong} are not among the base's levels, 0 to {count - 1}")
+
+    @model_validator(mode="after")
+    def _levels_are_said_once(self) -> Self:
+        if self.f_ch is not None and self.style_levels is not None:
+            raise ValueError("f_ch and style_levels say the same thing: give one of them")
+        return self
+
+
+_FUNCTION_WORDS: Final = frozenset({"a", "an", "and", "in", "no", "not", "of", "on", "or", "the", "with", "without"})
+"""Words that say nothing alone."""
+
+
+class TextConfig(_Settings):
+    """How z_in is moved from a source text towards a prompt."""
+
+    source_text: str = Field("a photo of a person", min_length=1, description="What the pictures show, unchanged.")
+    text_template: str = Field(
+        "{source} {text}", pattern=r"\{text\}", description="The target text, from the source text and the prompt."
+    )
+    text_strength: float = Field(
+        1.0, ge=0, le=10, description="How far z_in moves: 0 not at all, 1 as optimized, above 1 further the same way."
+    )
+    text_steps: int = Field(30, gt=0, description="Adam steps on z_in.")
+    text_learning_rate: float = Field(0.1, gt=0, description="Adam rate, in standard deviations of z_sem.")
+    text_l2: float = Field(0.1, ge=0, description="Weight of the pull of z_in to where it was, in squared deviations.")
+    text_identity: float = Field(0.0, ge=0, description="Weight of the perceptual distance to the unchanged picture.")
+    text_pixel: float = Field(0.0, ge=0, description="Weight of the L1 distance to the unchanged picture.")
+    text_reach: float = Field(
+        1.0, ge=0, description="Weight of reaching as far as the text does, in CLIP's space; 0: direction alone."
+    )
+    text_decode_steps: int = Field(3, gt=0, description="DDIM steps from t0 of the decoding that is optimized through.")
+    text_t0_ratio: float = Field(
+        0.8, gt=0, lt=1, description="Depth of the structural code where there is a prompt and t0_ratio is not given."
+    )
+
+    def target_text(self, prompt: str) -> str:
+        """The whole text that a prompt stands for."""
+        return self.text_template.replace("{source}", self.source_text).replace("{text}", prompt)
+
+    def deepened(self, config: StylizeConfig) -> StylizeConfig:
+        """``config`` with the depth that a prompt needs, where none was asked for."""
+        return config if config.t0_ratio is not None else config.model_copy(update={"t0_ratio": self.text_t0_ratio})
+
+    def check_prompt(self, prompt: str, clip: ClipConfig | None) -> list[str]:
+        """Words of the target text that the base's CLIP reads as one unknown word.
+
+        Raises:
+            ValueError: the base cannot follow the prompt: it has no CLIP, or knows no word that the prompt adds.
+        """
+        if clip is None:
+            raise ValueError("the base has no CLIP, which text needs")
+        target = self.target_text(prompt)
+        unknown = clip.unknown_words(target)
+        added = set(words(prompt)) - _FUNCTION_WORDS
+        if not added:
+            raise ValueError(f"{prompt!r} says nothing that a picture could be changed by")
+        if added <= set(unknown):
+            raise ValueError(
+                f"{prompt!r}: the base's CLIP knows none of {', '.join(sorted(added))}; its {len(clip.vocab)} words "
+                "are in the vocabulary of its base.json"
+            )
+        if words(target) == words(self.source_text):
+            raise ValueError(f"{prompt!r} and the source text come to the same text")
+        return unknown
+
+
+class DensityConfig(_Settings):
+    """How density is measured."""
+
+    steps: DdimSteps = Field(20, description="Reverse DDIM steps from pure noise.")
+    draws: int = Field(1, gt=0, description="Reconstructions a picture, over which the distance is averaged.")
+    seed: int = Field(0, description="Of the noise, which each picture draws for itself.")

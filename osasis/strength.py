@@ -8,8 +8,7 @@ import torch
 from osasis.base import Base
 from osasis.checkpoint import Style, StyleHeader
 from osasis.networks.spn import PlainSPN
-from osasis.settings import train_config
-from osasis.stylize_config import StylizeConfig
+from osasis.settings import StylizeConfig, train_config
 
 
 @torch.no_grad()

@@ -21,8 +21,7 @@ from jobs.streaming.problems import Problems
 from jobs.streaming.variants import NO_STYLE, Variant
 from osasis.base import BaseSpec, bundled_bases, fingerprint
 from osasis.image import FitMode
-from osasis.stylize_config import StylizeConfig
-from osasis.text_config import TextConfig
+from osasis.settings import StylizeConfig, TextConfig
 
 _FIRST = {"t0_ratio", "encode_steps", "decode_steps", "lambda_spn", "style_levels", "seed"}
 """Parameters of stylization that were always part of :func:`params_hash`."""

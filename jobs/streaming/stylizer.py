@@ -17,10 +17,9 @@ from osasis.checkpoint import Style, load_style
 from osasis.content import Content
 from osasis.image import encode_png, to_image
 from osasis.precision import Precision
+from osasis.settings import StylizeConfig, TextConfig
 from osasis.strength import at_strength, no_style, without_style
 from osasis.stylize import Encoding, encode, encoding_for, stylize
-from osasis.stylize_config import StylizeConfig
-from osasis.text_config import TextConfig
 from osasis.text_edit import edit
 
 Encodings = dict[tuple[Encoding, str | None], Content]

@@ -24,8 +24,7 @@ from jobs.streaming.prepare import WORK, Prepare
 from jobs.streaming.stylizer import STYLES_HELD, Stylizer, StylizerTask
 from jobs.streaming.variants import Variant
 from osasis.image import decode_image
-from osasis.stylize_config import StylizeConfig
-from osasis.text_config import TextConfig
+from osasis.settings import StylizeConfig, TextConfig
 from tests.support.hostile import encoded, hostile_files, picture, write_files
 from tests.support.stylize_case import Case
 from tests.support.tiny import SIZE, make_tiny_base, make_tiny_style

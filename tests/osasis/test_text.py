@@ -21,10 +21,9 @@ from osasis.base import Base, load_base
 from osasis.content import Content
 from osasis.diffusion import ddim_decode
 from osasis.networks.clip import ClipConfig
+from osasis.settings import StylizeConfig, TextConfig
 from osasis.strength import no_style, without_style
 from osasis.stylize import Encoding, encode, encoding_for, stylize
-from osasis.stylize_config import StylizeConfig
-from osasis.text_config import TextConfig
 from osasis.text_edit import edit, few_steps, text_loss
 from tests.support.hostile import encoded as encoded_file
 from tests.support.hostile import picture
