@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from osasis import losses
@@ -19,16 +20,24 @@ from osasis.base import Base
 from osasis.content import Content, encode_content
 from osasis.diffusion import Schedule, ddim_move, predict_x0
 from osasis.errors import NotFinite
+from osasis.networks.clip import ClipEncoder
 from osasis.networks.layers import zeroed
-from osasis.networks.perceptual import PerceptualDistance
+from osasis.networks.perceptual import ClipPerceptual, PerceptualDistance
 from osasis.networks.spn import PlainSPN, TimeSPN
 from osasis.networks.unet import UNet
 from osasis.precision import computing
-from osasis.seeding import stable_seed
+from osasis.seeding import generator, stable_seed
 from osasis.settings import TrainConfig
 
 EncodeImage = Callable[[Tensor], Tensor]
 """A CLIP image tower: [B, 3, S, S] in [-1, 1] → [B, E]."""
+
+Maps = list[Tensor]
+"""Feature maps [B, C, h, w] of some images, from fine to coarse."""
+
+_COLOR_DIRECTIONS = 16
+_DEEP = -2
+"""Self-similarity is held on the two coarsest maps: finer ones would hold the photograph's texture."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +63,33 @@ def make_reference(base: Base, style: Tensor, photo: Tensor, config: TrainConfig
 
 
 @dataclass(frozen=True)
-class _Targets:
-    """CLIP embeddings of one iteration that do not change while it runs, for one CLIP model. [B, E] or [1, E]."""
+class StatisticsEmbedding:
+    """The statistics that a CLIP's image tower projects, as an :data:`EncodeImage`."""
+
+    clip: ClipEncoder
+    unit: bool
+
+    def __call__(self, images: Tensor, maps: Maps | None = None) -> Tensor:
+        return self.clip.statistics(images, maps, unit=self.unit)
+
+
+@dataclass(frozen=True)
+class _Embeddings:
+    """What does not change while an iteration runs, for one CLIP model. [B, E] or [1, E]."""
 
     content: Tensor
     photo: Tensor
     style: Tensor
+
+
+@dataclass(frozen=True)
+class _Targets:
+    """What the stylized contents of one iteration are compared with."""
+
+    photos: Tensor
+    maps: Maps | None
+    """The perceptual network's, of the photographs; None: no term asks for them."""
+    embedded: list[_Embeddings]
 
 
 class Finetuner:
@@ -68,7 +98,8 @@ class Finetuner:
     Args:
         eps_b: the UNet to finetune; usually a copy of the base's.
         clips: image towers, one or several; their losses are averaged.
-        perceptual: distance for the reconstruction; needed where its weight is not 0.
+        perceptual: distance for the reconstruction, and the network of the terms on feature maps; needed where the
+            weight of one of them is not 0.
     """
 
     def __init__(
@@ -79,8 +110,8 @@ class Finetuner:
         clips: Sequence[EncodeImage],
         perceptual: PerceptualDistance | None = None,
     ) -> None:
-        if config.weights.recon_perceptual and perceptual is None:
-            raise ValueError("recon_perceptual is not 0, and there is no perceptual distance")
+        if config.weights.perceptual_terms and perceptual is None:
+            raise ValueError(f"{config.weights.perceptual_terms[0]} is not 0, and there is no perceptual distance")
         self.config = config
         self.reference = reference
         self.clips = clips
@@ -102,14 +133,22 @@ class Finetuner:
         self.schedule = Schedule.ddim(config.decode_steps, eps_b.config.beta_end)
         self.next_iteration = 0
         with torch.no_grad():
+            self._style_maps = self._maps(reference.style)
             self._reference_embeddings = [(clip(reference.photo), clip(reference.style)) for clip in clips]
+        directions = torch.randn(_COLOR_DIRECTIONS, 3, generator=generator(config.seed, "colors"))
+        self._color_directions = F.normalize(directions, dim=1).to(self.device, reference.style.dtype)
 
     @classmethod
     def from_base(cls, base: Base, reference: Reference, config: TrainConfig) -> "Finetuner":
         """A new style on ``base``, with the base's CLIPs and perceptual distance."""
-        perceptual = base.perceptual if config.weights.recon_perceptual else None
+        perceptual = base.perceptual if config.weights.perceptual_terms else None
         unit = config.clip_embeddings == "unit"
-        clips = [partial(clip.encode_image, feed=config.clip_input, unit=unit) for clip in base.clips(config.clips)]
+        clips: list[EncodeImage] = [
+            StatisticsEmbedding(clip, unit)
+            if config.clip_image == "statistics"
+            else partial(clip.encode_image, feed=config.clip_input, unit=unit)
+            for clip in (base.clips(config.clips) if config.weights.clip_terms else ())
+        ]
         return cls(copy.deepcopy(base.diffae.unet), reference, config, clips, perceptual)
 
     def iteration(self, content: Content) -> list[dict[str, float]]:
@@ -131,14 +170,14 @@ class Finetuner:
         return steps
 
     def update(
-        self, x_t: Tensor, i: int, content: Content, targets: Sequence[_Targets]
+        self, x_t: Tensor, i: int, content: Content, targets: _Targets
     ) -> tuple[Tensor, dict[str, float]]:
         """One optimizer step at respaced step ``i``. ``x_t`` [B+1, 3, S, S] → (x_{t-1}, detached; loss terms)."""
         alpha_bar = self.schedule.alpha_bar_at(i)
         x0, x_in = self.predict(x_t, i, content)
         terms = self.terms(x0[:-1], x0[-1:], targets)
-        weights = self.config.weights.model_dump()
-        total = sum((weights[name] * value for name, value in terms.items()), torch.zeros((), device=self.device))
+        weighted = (getattr(self.config.weights, name) * value for name, value in terms.items())
+        total = sum(weighted, torch.zeros((), device=self.device))
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         numbers = {name: value.item() for name, value in terms.items()} | {"total": total.item()}
@@ -152,7 +191,9 @@ class Finetuner:
         c = self.config
         batch = len(x_t)
         step = torch.full((batch,), i, dtype=torch.long, device=self.device)
-        structure = self.spn(torch.cat([content.photos, self.reference.photo]), step)
+        photos = torch.cat([content.photos, self.reference.photo]).contiguous(memory_format=torch.channels_last)
+        with computing(c.precision, self.device):
+            structure = self.spn(photos, step).to(x_t.dtype)
         weight = torch.full((batch, 1, 1, 1), c.lambda_spn, device=self.device, dtype=x_t.dtype)
         if c.spn_style == "one":
             weight[-1] = 1.0
@@ -162,13 +203,39 @@ class Finetuner:
             eps = self.unet(x_in, self.schedule.t(i, batch, self.device), torch.cat([content.z_in, z_last]))
         return predict_x0(x_in, eps.to(x_in.dtype), self.schedule.alpha_bar_at(i), c.clamp), x_in
 
-    def terms(self, content_x0: Tensor, style_x0: Tensor, targets: Sequence[_Targets]) -> dict[str, Tensor]:
+    def terms(self, content_x0: Tensor, style_x0: Tensor, targets: _Targets) -> dict[str, Tensor]:
         """Every loss term with a weight, unweighted (Eq. 12, 14). ``content_x0`` [B, …], ``style_x0`` [1, …]."""
+        both = torch.cat([content_x0, style_x0])
+        maps = self._maps(both)
+        terms = self._clip_terms(both, maps, targets.embedded)
+        weights = self.config.weights
+        if weights.recon_l1:
+            terms["recon_l1"] = (style_x0 - self.reference.style).abs().mean()
+        if weights.recon_perceptual and self.perceptual is not None:
+            if maps is not None and self._style_maps is not None and isinstance(self.perceptual, ClipPerceptual):
+                distance = self.perceptual.between([m[-1:] for m in maps], self._style_maps)
+            else:
+                distance = self.perceptual(style_x0, self.reference.style)
+            terms["recon_perceptual"] = distance.mean()
+        if maps is not None and targets.maps is not None and self._style_maps is not None:
+            stylized = [m[:-1] for m in maps]
+            if weights.style_moments:
+                terms["style_moments"] = losses.moments(stylized, self._style_maps)
+            if weights.self_similarity:
+                terms["self_similarity"] = losses.self_similarity(stylized[_DEEP:], targets.maps[_DEEP:])
+        if weights.style_colors:
+            terms["style_colors"] = losses.colors(content_x0, self.reference.style, self._color_directions)
+        if weights.edges:
+            terms["edges"] = losses.edges(content_x0, targets.photos)
+        return terms
+
+    def _clip_terms(self, both: Tensor, maps: Maps | None, targets: Sequence[_Embeddings]) -> dict[str, Tensor]:
+        """CLIP's terms, means over all CLIPs. ``both`` [B+1, …]: stylized contents, then the rebuilt reference."""
         weights = self.config.weights
         reconstruct = losses.clip_cosine if self.config.clip_reconstruction == "cosine" else losses.clip_l1
         terms: dict[str, list[Tensor]] = {}
         for clip, known in zip(self.clips, targets, strict=True):
-            stylized, rebuilt = clip(torch.cat([content_x0, style_x0])).split([len(content_x0), 1])
+            stylized, rebuilt = self._embedded(clip, both, maps).split([len(both) - 1, 1])
             if weights.cross_domain:
                 loss = losses.directional(known.photo, known.style, known.content, stylized)
                 terms.setdefault("cross_domain", []).append(loss)
@@ -177,18 +244,30 @@ class Finetuner:
                 terms.setdefault("in_domain", []).append(loss)
             if weights.recon_clip:
                 terms.setdefault("recon_clip", []).append(reconstruct(rebuilt, known.style))
-        if weights.recon_l1:
-            terms["recon_l1"] = [(style_x0 - self.reference.style).abs().mean()]
-        if weights.recon_perceptual and self.perceptual is not None:
-            terms["recon_perceptual"] = [self.perceptual(style_x0, self.reference.style).mean()]
         return {name: torch.stack(values).mean() for name, values in terms.items()}
 
+    def _embedded(self, clip: EncodeImage, images: Tensor, maps: Maps | None) -> Tensor:
+        """``clip(images)``, from the perceptual network's maps where that is the same network."""
+        shared = isinstance(clip, StatisticsEmbedding) and isinstance(self.perceptual, ClipPerceptual)
+        if shared and clip.clip is self.perceptual.clip:  # type: ignore[attr-defined, union-attr]
+            return clip(images, maps)  # type: ignore[call-arg]
+        return clip(images)
+
+    def _maps(self, images: Tensor) -> Maps | None:
+        """The perceptual network's maps, where a term beyond the reconstruction is on them."""
+        weights = self.config.weights
+        if self.perceptual is None or not (weights.style_moments or weights.self_similarity):
+            return None
+        return self.perceptual.features(images)
+
     @torch.no_grad()
-    def _targets(self, content: Content) -> list[_Targets]:
-        return [
-            _Targets(clip(content.photos), *embedded)
-            for clip, embedded in zip(self.clips, self._reference_embeddings, strict=True)
+    def _targets(self, content: Content) -> _Targets:
+        maps = self._maps(content.photos)
+        embedded = [
+            _Embeddings(self._embedded(clip, content.photos, maps), *known)
+            for clip, known in zip(self.clips, self._reference_embeddings, strict=True)
         ]
+        return _Targets(content.photos, maps, embedded)
 
     def _decode_indices(self) -> list[int]:
         return decode_indices(self.schedule, self.config.t0_ratio, matched=self.config.matched_t0)

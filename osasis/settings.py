@@ -24,6 +24,11 @@ def _respaced(steps: int) -> int:
     return steps
 
 
+def _unused(weight: float) -> bool:
+    """Left out where it is written: styles trained before a term could be chosen keep their identity."""
+    return weight == 0
+
+
 DdimSteps = Annotated[int, Field(gt=0), AfterValidator(_respaced)]
 """A number of DDIM steps that T can be respaced to."""
 
@@ -36,6 +41,29 @@ class LossWeights(_Settings):
     recon_clip: float = Field(30.0, ge=0, description="CLIP reconstruction of the reference.")
     recon_l1: float = Field(10.0, ge=0, description="L1 reconstruction of the reference.")
     recon_perceptual: float = Field(10.0, ge=0, description="LPIPS reconstruction of the reference.")
+    # Neither the paper's nor the release's: 0 in both presets.
+    style_moments: float = Field(
+        0.0, ge=0, exclude_if=_unused, description="Moments of the stylized contents' features against the reference's."
+    )
+    style_colors: float = Field(
+        0.0, ge=0, exclude_if=_unused, description="Distribution of the stylized contents' colours against its."
+    )
+    self_similarity: float = Field(
+        0.0, ge=0, exclude_if=_unused, description="Self-similarity of features, each content against its stylization."
+    )
+    edges: float = Field(
+        0.0, ge=0, exclude_if=_unused, description="Luminance gradients, each content against its stylization."
+    )
+
+    @property
+    def perceptual_terms(self) -> list[str]:
+        """Terms in use that the perceptual network computes."""
+        return [name for name in ("recon_perceptual", "style_moments", "self_similarity") if getattr(self, name)]
+
+    @property
+    def clip_terms(self) -> list[str]:
+        """Terms in use that CLIP computes."""
+        return [name for name in ("cross_domain", "in_domain", "recon_clip") if getattr(self, name)]
 
 
 class StylePhotoConfig(_Settings):
@@ -82,6 +110,12 @@ class TrainConfig(_Settings):
     )
     clip_embeddings: Literal["raw", "unit"] = Field(
         "raw", description="Directions are between embeddings as CLIP gives them, or scaled to unit length."
+    )
+    clip_image: Literal["joint", "statistics"] = Field(
+        "joint",
+        exclude_if=lambda said: said == "joint",  # styles trained before it could be chosen keep their identity
+        description="Which embedding of a picture CLIP's losses see: the one it shares with text, or the statistics that"
+        " it is projected from (networks/statistics.py).",
     )
     spn: Literal["time", "plain"] = Field("time", description="SPN sees the respaced step's index, or no time.")
     spn_style: Literal["one", "lambda"] = Field("one", description="Weight of the SPN on the style branch.")

@@ -57,10 +57,11 @@ def stylize(style: Style, encoded: Content, config: StylizeConfig) -> Tensor:
     spn_weight = config.lambda_spn * style.strength
     schedule = Schedule.ddim(config.decode_steps, style.unet.config.beta_end)
     x, device = encoded.x_t0, encoded.x_t0.device
+    photos = encoded.photos.contiguous(memory_format=torch.channels_last)
     for i in decode_indices(schedule, t0_of(style, config), matched=style.config.matched_t0):
         if spn_weight:
             step = torch.full((len(x),), i, dtype=torch.long, device=device)
-            x = x + spn_weight * style.spn(encoded.photos, step)
+            x = x + spn_weight * style.spn(photos, step)
         with computing(config.precision, device):
             eps = style.unet(x, schedule.t(i, len(x), device), z, z_style=z_style, style_levels=levels)
         eps = eps.to(x.dtype)

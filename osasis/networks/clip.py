@@ -82,6 +82,11 @@ class ClipConfig(BaseModel):
             raise ValueError("vocab names a word twice")
         return self
 
+    @property
+    def has_statistics(self) -> bool:
+        """Whether :meth:`ClipEncoder.statistics` can be asked for."""
+        return isinstance(self.vision, StatisticsVisionConfig)
+
     def unknown_words(self, text: str) -> list[str]:
         """Words of ``text`` that the vocabulary lacks; CLIP's byte pairs spell every word."""
         return [word for word in words(text) if word not in self.vocab] if self.vocab else []

@@ -80,7 +80,6 @@ class StatisticsTower(nn.Module):
 
 def moments_of(features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and deviation of every channel, [B, C, h, w] → [B, C] each; smooth where a channel is constant."""
-    features = features.float()
     mean = features.mean((2, 3), keepdim=True)
     return mean[..., 0, 0], ((features - mean).square().mean((2, 3)) + _EPS).sqrt()
 
