@@ -12,6 +12,7 @@ from rich.console import Console
 from catalog.probes import PROBE_SET
 from catalog.schema import NewStyle, StyleId, Tag
 from catalog.store import StyleCatalog
+from catalog.style_folder import CHECKPOINT, PHOTO, PREVIEW, REFERENCE, StyleFolder
 from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, parse_flags, run_job
 from cluster.runtime.run_record import run_record
 from cluster.storage import Storage, StorageError
@@ -58,45 +59,41 @@ def main() -> int:
     base, official, reference, image_sha256, checkpoint_sha256 = _read(flags)
     identity = f"{base.fingerprint} {checkpoint_sha256} {image_sha256} {flags.fit}"
     key = hashlib.sha256(identity.encode()).hexdigest()[:12]
-    folder = storage.child("checkpoints", flags.id, key)
+    folder = StyleFolder.of(storage, flags.id, key)
     form = "with time" if official.config().spn == "time" else "plain"
     console.print(f"{flags.id}: {official.iterations} iterations, SPN {form}, base {base.spec.name} → {folder}")
     if flags.dry_run:
         return ExitCode.DONE
     storage.check_writable()
     catalog = StyleCatalog.open(storage)
-    if known := catalog.find(flags.id, folder.child_uri("style.safetensors")):
+    if known := catalog.find(flags.id, folder.checkpoint_uri):
         console.print(f"{known} is in the catalog already; nothing to do.")
         return ExitCode.DONE
     with run_record(storage, job="import_style", config=flags) as record:
         data = style_file(official, base, reference, flags.id)
-        pictures = {"reference": encode_png(to_image(reference[0].cpu()))}
+        uris = {"reference_uri": folder.write(REFERENCE, encode_png(to_image(reference[0].cpu())))}
         if flags.photo:
-            pictures["photo"] = encode_png(_square(Storage.open(flags.photo).read_bytes(), base.image_size, flags.fit))
-        folder.write_bytes("style.safetensors", data)
+            photo = _square(Storage.open(flags.photo).read_bytes(), base.image_size, flags.fit)
+            uris["photo_uri"] = folder.write(PHOTO, encode_png(photo))
+        uris["checkpoint_uri"] = folder.write(CHECKPOINT, data)
         if flags.preview:
             with record.timed("preview"):
-                style = load_style(fetch(folder.child_uri("style.safetensors")), base)
-                pictures["preview"] = make_preview(style, base).png()
-        for name, png in pictures.items():
-            folder.write_bytes(f"{name}.png", png)
+                style = load_style(fetch(folder.checkpoint_uri), base)
+                uris["preview_uri"] = folder.write(PREVIEW, make_preview(style, base).png())
         embedded = base.spec.clip is not None
         row = catalog.register(
             NewStyle(
+                **uris,
                 style_id=flags.id,
                 base_name=base.spec.name,
                 base_fingerprint=base.fingerprint,
-                checkpoint_uri=folder.child_uri("style.safetensors"),
                 checkpoint_sha256=hashlib.sha256(data).hexdigest(),
                 checkpoint_bytes=len(data),
                 checkpoint_format=FORMAT,
                 preset="official",
                 train_config=official.config().model_dump(mode="json"),
-                reference_uri=folder.child_uri("reference.png"),
                 reference_sha256=image_sha256,
-                photo_uri=folder.child_uri("photo.png") if "photo" in pictures else None,
-                preview_uri=folder.child_uri("preview.png") if "preview" in pictures else None,
-                probe_set=PROBE_SET if "preview" in pictures else None,
+                probe_set=PROBE_SET if flags.preview else None,
                 clip_embedding=base.clip.encode_image(reference)[0].tolist() if embedded else None,
                 clip_encoder=clip_fingerprint(base.spec),
                 tags=list(flags.tags),

@@ -87,8 +87,8 @@ class _Targets:
     """What the stylized contents of one iteration are compared with."""
 
     photos: Tensor
-    maps: Maps | None
-    """The perceptual network's, of the photographs; None: no term asks for them."""
+    maps: list[Maps]
+    """Each perceptual network's, of the photographs; empty: no term asks for them."""
     embedded: list[_Embeddings]
 
 
@@ -98,8 +98,8 @@ class Finetuner:
     Args:
         eps_b: the UNet to finetune; usually a copy of the base's.
         clips: image towers, one or several; their losses are averaged.
-        perceptual: distance for the reconstruction, and the network of the terms on feature maps; needed where the
-            weight of one of them is not 0.
+        perceptuals: distances for the reconstruction, and the networks of the terms on feature maps, averaged; needed
+            where the weight of one of them is not 0.
     """
 
     def __init__(
@@ -108,14 +108,14 @@ class Finetuner:
         reference: Reference,
         config: TrainConfig,
         clips: Sequence[EncodeImage],
-        perceptual: PerceptualDistance | None = None,
+        perceptuals: Sequence[PerceptualDistance] = (),
     ) -> None:
-        if config.weights.perceptual_terms and perceptual is None:
+        if config.weights.perceptual_terms and not perceptuals:
             raise ValueError(f"{config.weights.perceptual_terms[0]} is not 0, and there is no perceptual distance")
         self.config = config
         self.reference = reference
         self.clips = clips
-        self.perceptual = perceptual
+        self.perceptuals = perceptuals
         self.device = reference.style.device
         self.unet = (
             eps_b.to(self.device).to(memory_format=torch.channels_last).requires_grad_(True).train(config.dropout)
@@ -140,8 +140,8 @@ class Finetuner:
 
     @classmethod
     def from_base(cls, base: Base, reference: Reference, config: TrainConfig) -> "Finetuner":
-        """A new style on ``base``, with the base's CLIPs and perceptual distance."""
-        perceptual = base.perceptual if config.weights.perceptual_terms else None
+        """A new style on ``base``, with the base's CLIPs and perceptual distances."""
+        perceptuals = base.perceptuals(config.perceptuals) if config.weights.perceptual_terms else []
         unit = config.clip_embeddings == "unit"
         clips: list[EncodeImage] = [
             StatisticsEmbedding(clip, unit)
@@ -149,7 +149,7 @@ class Finetuner:
             else partial(clip.encode_image, feed=config.clip_input, unit=unit)
             for clip in (base.clips(config.clips) if config.weights.clip_terms else ())
         ]
-        return cls(copy.deepcopy(base.diffae.unet), reference, config, clips, perceptual)
+        return cls(copy.deepcopy(base.diffae.unet), reference, config, clips, perceptuals)
 
     def iteration(self, content: Content) -> list[dict[str, float]]:
         """One outer iteration: a reverse trajectory with an update at every step. Losses of each step.
@@ -183,8 +183,17 @@ class Finetuner:
         numbers = {name: value.item() for name, value in terms.items()} | {"total": total.item()}
         if not math.isfinite(numbers["total"]):
             raise NotFinite(f"iteration {self.next_iteration}, step {i}: {numbers}")
+        self._set_rates(i)
         self.optimizer.step()
         return ddim_move(x_in, x0, alpha_bar, self.schedule.alpha_bar_at(i - 1)).detach(), numbers
+
+    def _set_rates(self, i: int) -> None:
+        """Rates of the update at respaced step ``i``: constant, then falling linearly over the last ``rate_decay``."""
+        c, indices = self.config, self._decode_indices()
+        done = (self.next_iteration + indices.index(i) / len(indices)) / c.iterations
+        factor = min(1.0, (1 - done) / c.rate_decay) if c.rate_decay else 1.0
+        for group, rate in zip(self.optimizer.param_groups, (c.learning_rate, c.spn_learning_rate), strict=True):
+            group["lr"] = factor * rate
 
     def predict(self, x_t: Tensor, i: int, content: Content) -> tuple[Tensor, Tensor]:
         """Predicted x0 of both branches and the x_t it was predicted from, with the SPN added (Eq. 13)."""
@@ -205,31 +214,38 @@ class Finetuner:
 
     def terms(self, content_x0: Tensor, style_x0: Tensor, targets: _Targets) -> dict[str, Tensor]:
         """Every loss term with a weight, unweighted (Eq. 12, 14). ``content_x0`` [B, …], ``style_x0`` [1, …]."""
+        weights = self.config.weights
         both = torch.cat([content_x0, style_x0])
         maps = self._maps(both)
-        terms = self._clip_terms(both, maps, targets.embedded)
-        weights = self.config.weights
+        terms = self._clip_terms(both, maps, targets.embedded) | self._perceptual_terms(style_x0, maps, targets.maps)
         if weights.recon_l1:
             terms["recon_l1"] = (style_x0 - self.reference.style).abs().mean()
-        if weights.recon_perceptual and self.perceptual is not None:
-            if maps is not None and self._style_maps is not None and isinstance(self.perceptual, ClipPerceptual):
-                distance = self.perceptual.between([m[-1:] for m in maps], self._style_maps)
-            else:
-                distance = self.perceptual(style_x0, self.reference.style)
-            terms["recon_perceptual"] = distance.mean()
-        if maps is not None and targets.maps is not None and self._style_maps is not None:
-            stylized = [m[:-1] for m in maps]
-            if weights.style_moments:
-                terms["style_moments"] = losses.moments(stylized, self._style_maps)
-            if weights.self_similarity:
-                terms["self_similarity"] = losses.self_similarity(stylized[_DEEP:], targets.maps[_DEEP:])
         if weights.style_colors:
             terms["style_colors"] = losses.colors(content_x0, self.reference.style, self._color_directions)
         if weights.edges:
             terms["edges"] = losses.edges(content_x0, targets.photos)
         return terms
 
-    def _clip_terms(self, both: Tensor, maps: Maps | None, targets: Sequence[_Embeddings]) -> dict[str, Tensor]:
+    def _perceptual_terms(self, style_x0: Tensor, maps: list[Maps], content: list[Maps]) -> dict[str, Tensor]:
+        """The terms on feature maps, means over all perceptual networks."""
+        weights = self.config.weights
+        terms: dict[str, list[Tensor]] = {}
+        for i, distance in enumerate(self.perceptuals):
+            if weights.recon_perceptual:
+                if maps and isinstance(distance, ClipPerceptual):
+                    far = distance.between([m[-1:] for m in maps[i]], self._style_maps[i])
+                else:
+                    far = distance(style_x0, self.reference.style)
+                terms.setdefault("recon_perceptual", []).append(far.mean())
+            stylized = [m[:-1] for m in maps[i]] if maps else []
+            if weights.style_moments:
+                terms.setdefault("style_moments", []).append(losses.moments(stylized, self._style_maps[i]))
+            if weights.self_similarity:
+                held = losses.self_similarity(stylized[_DEEP:], content[i][_DEEP:])
+                terms.setdefault("self_similarity", []).append(held)
+        return {name: torch.stack(values).mean() for name, values in terms.items()}
+
+    def _clip_terms(self, both: Tensor, maps: list[Maps], targets: Sequence[_Embeddings]) -> dict[str, Tensor]:
         """CLIP's terms, means over all CLIPs. ``both`` [B+1, …]: stylized contents, then the rebuilt reference."""
         weights = self.config.weights
         reconstruct = losses.clip_cosine if self.config.clip_reconstruction == "cosine" else losses.clip_l1
@@ -246,19 +262,20 @@ class Finetuner:
                 terms.setdefault("recon_clip", []).append(reconstruct(rebuilt, known.style))
         return {name: torch.stack(values).mean() for name, values in terms.items()}
 
-    def _embedded(self, clip: EncodeImage, images: Tensor, maps: Maps | None) -> Tensor:
-        """``clip(images)``, from the perceptual network's maps where that is the same network."""
-        shared = isinstance(clip, StatisticsEmbedding) and isinstance(self.perceptual, ClipPerceptual)
-        if shared and clip.clip is self.perceptual.clip:  # type: ignore[attr-defined, union-attr]
-            return clip(images, maps)  # type: ignore[call-arg]
+    def _embedded(self, clip: EncodeImage, images: Tensor, maps: list[Maps]) -> Tensor:
+        """``clip(images)``; its statistics from a perceptual network's maps, where that is the same network."""
+        if isinstance(clip, StatisticsEmbedding):
+            for distance, known in zip(self.perceptuals, maps, strict=False):
+                if isinstance(distance, ClipPerceptual) and distance.clip is clip.clip:
+                    return clip(images, known)
         return clip(images)
 
-    def _maps(self, images: Tensor) -> Maps | None:
-        """The perceptual network's maps, where a term beyond the reconstruction is on them."""
+    def _maps(self, images: Tensor) -> list[Maps]:
+        """Each perceptual network's, where a term beyond the reconstruction is on them; else empty."""
         weights = self.config.weights
-        if self.perceptual is None or not (weights.style_moments or weights.self_similarity):
-            return None
-        return self.perceptual.features(images)
+        if not (weights.style_moments or weights.self_similarity):
+            return []
+        return [distance.features(images) for distance in self.perceptuals]
 
     @torch.no_grad()
     def _targets(self, content: Content) -> _Targets:

@@ -10,19 +10,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from osasis.base import Base, bundled_bases, load_base
+from osasis.base import Base, base_location, bundled_bases, load_base
 from osasis.checkpoint import Style, dump_style, load_style, style_on
 from osasis.errors import BaseError, CheckpointError
 from osasis.image import FitMode, FitTransform, fit, to_image, to_tensor, unfit, upright_rgb
+from osasis.method import Progress, effective, pictures_of
 from osasis.settings import Preset, StylizeConfig, TextConfig, train_config
-from osasis.strength import at_strength, no_style, without_style
+from osasis.strength import NO_STYLE, at_strength, no_style
 from osasis.style_training import StyleTraining
-from osasis.stylize import encode, encoding_for, stylize
-from osasis.text_edit import edit
 
 Framing = Literal["square", "original"]
-Progress = Callable[[str, int, int], None]
-"""Called with (what is done: "encode", "text" or "stylize", steps done, steps in all), batch after batch."""
 
 
 class StylePipeline:
@@ -43,7 +40,7 @@ class StylePipeline:
         Raises:
             BaseError, CheckpointError: they cannot be read, or do not belong together.
         """
-        loaded = load_base(_base_folder(base), device)
+        loaded = load_base(Path(base_location(base)), device)
         return cls(loaded, load_style(Path(checkpoint), loaded) if checkpoint else None)
 
     @classmethod
@@ -66,15 +63,14 @@ class StylePipeline:
         if hashlib.sha256(checkpoint.read_bytes()).hexdigest() != version.checkpoint_sha256:
             raise CheckpointError(f"{version.checkpoint_uri} is not what the catalog says: its sha256 is another")
         named = str(base or version.base_name)
-        folder = bundled_bases().get(named) or (cache.fetch(named) if base else None)
-        if folder is None:
+        if base is None and named not in bundled_bases():
             raise BaseError(f"{version} needs base {named}, which is not bundled: say where it is by base=")
-        return cls.from_files(folder, checkpoint, device=device)
+        return cls.from_files(cache.fetch(base_location(named)), checkpoint, device=device)
 
     def to(self, device: str | torch.device) -> Self:
         """Move everything to a device; returns itself."""
         self.base = self.base.on(str(device))
-        alone = self.style.style_id == "none"
+        alone = self.style.style_id == NO_STYLE
         self.style = self._at_strength = no_style(self.base) if alone else style_on(self.style, self.base.device)
         return self
 
@@ -84,7 +80,7 @@ class StylePipeline:
         Raises:
             ValueError: there is no style.
         """
-        if self.style.style_id == "none":
+        if self.style.style_id == NO_STYLE:
             raise ValueError("the base alone has no style to save")
         Path(path).write_bytes(dump_style(self.style.header, self.style.unet, self.style.spn, self.style.z_style))
 
@@ -130,10 +126,9 @@ class StylePipeline:
         if not listed:
             return []
         squares, transforms = _squares(listed, self.base.image_size, fit)
-        tell = callback or (lambda stage, done, total: None)
         results: list[Image.Image] = []
         for batch in squares.split(batch_size):
-            pictures = self._pictures(batch.to(self.base.device), text, config, text_config, tell)
+            pictures = self._pictures(batch.to(self.base.device), text, config, text_config, callback)
             results += [to_image(picture) for picture in pictures]
         if framing == "original":
             results = [unfit(result, transform) for result, transform in zip(results, transforms, strict=True)]
@@ -148,20 +143,8 @@ class StylePipeline:
         callback: Progress | None,
     ) -> Tensor:
         """[B, 3, S, S] in [-1, 1] → the same in the style."""
-        tell = callback or (lambda stage, done, total: None)
-        if self.style.style_id == "none":
-            config = without_style(config)
-        if text is not None:
-            config = text_config.deepened(config)
-        style = self._style(config.weight_strength)
-        encoding = encoding_for(style, config)
-        content = encode(self.base, images, encoding)
-        tell("encode", 1, 1)
-        if text is not None:
-            (content,) = edit(self.base, content, [text], text_config, encoding, lambda n, of: tell("text", n, of))
-        pictures = stylize(style, content, config)
-        tell("stylize", 1, 1)
-        return pictures
+        style = self._style(effective(self.style, config, text, text_config).weight_strength)
+        return pictures_of(self.base, style, images, config, text=text, text_config=text_config, progress=callback)
 
     def _style(self, strength: float) -> Style:
         """The style with its weights at ``strength``; the last one is kept."""
@@ -193,7 +176,7 @@ def train_style(
         BaseError: the base cannot be read or lacks a part.
         ValueError: a setting that cannot be.
     """
-    loaded = base if isinstance(base, Base) else load_base(_base_folder(base), device)
+    loaded = base if isinstance(base, Base) else load_base(Path(base_location(base)), device)
     config = train_config(preset, loaded.spec.train_defaults, train)
     square, _ = _squares([image], loaded.image_size, config.fit)
     counterpart = None if photo is None else _squares([photo], loaded.image_size, config.fit)[0]
@@ -217,10 +200,6 @@ def _configs(settings: dict[str, Any], seed: int) -> tuple[StylizeConfig, TextCo
         known = sorted({*StylizeConfig.model_fields, *TextConfig.model_fields})
         raise TypeError(f"unknown settings {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     return StylizeConfig(**ours, seed=seed), TextConfig(**texts)
-
-
-def _base_folder(name: str | Path) -> Path:
-    return bundled_bases().get(str(name)) or Path(name)
 
 
 def _installed(module: str) -> Any:

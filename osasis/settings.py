@@ -11,6 +11,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from osasis.diffusion import ddim_timesteps
 from osasis.image import FitMode
 from osasis.networks.clip import ClipConfig, words
+from osasis.networks.layers import absent
+from osasis.precision import current_precision
 
 Preset = Literal["official", "paper"]
 
@@ -93,6 +95,9 @@ class TrainConfig(_Settings):
     batch_size: int = Field(8, gt=0, description="Content photographs per iteration.")
     learning_rate: float = Field(5e-6, gt=0, description="Adam rate of eps_B.")
     spn_learning_rate: float = Field(1e-4, gt=0, description="Adam rate of the SPN.")
+    rate_decay: float = Field(
+        0.0, ge=0, le=1, exclude_if=_unused, description="Last part of the updates, over which both rates fall to 0."
+    )
     t0_ratio: float = Field(0.5, gt=0, lt=1, description="Depth of the structural code, as a part of T.")
     encode_steps: DdimSteps = Field(50, description="Forward DDIM steps over all of T.")
     decode_steps: DdimSteps = Field(20, description="Reverse DDIM steps over all of T; one update at each after t0.")
@@ -104,6 +109,12 @@ class TrainConfig(_Settings):
     clips: tuple[str, ...] = Field(
         (),
         description='CLIPs of the base whose losses are averaged, by name ("main" is the first); none: that alone.',
+    )
+    perceptuals: tuple[str, ...] = Field(
+        (),
+        exclude_if=absent,  # styles trained before keep their identity
+        description='Perceptual distances of the base that are averaged, by network ("main" is the first); none: that '
+        "alone.",
     )
     clip_input: Literal["nearest", "proper"] = Field(
         "nearest", description="What CLIP sees: a nearest-neighbour resize in [-1, 1], or what it was trained on."
@@ -134,14 +145,7 @@ class TrainConfig(_Settings):
     )
     seed: int = 0
 
-    @model_validator(mode="before")
-    @classmethod
-    def _former_name_of_precision(cls, values: Any) -> Any:
-        """Bases and styles of former versions say ``bf16: true``."""
-        if isinstance(values, dict) and isinstance(values.get("bf16"), bool):
-            said = "bf16" if values["bf16"] else "float32"
-            return {"precision": said} | {name: value for name, value in values.items() if name != "bf16"}
-        return values
+    _former = model_validator(mode="before")(current_precision)
 
 
 _PRESETS: dict[Preset, dict[str, Any]] = {
@@ -180,7 +184,7 @@ _PRESETS: dict[Preset, dict[str, Any]] = {
 def train_config(preset: Preset, *overrides: dict[str, Any]) -> TrainConfig:
     """The preset with ``overrides`` laid over it, later ones winning; nested tables are merged."""
     values: dict[str, Any] = {}
-    for layer in (_PRESETS[preset], *overrides):
+    for layer in (_PRESETS[preset], *map(current_precision, overrides)):
         for key, value in layer.items():
             if isinstance(value, dict) and isinstance(values.get(key), dict):
                 values[key] = {**values[key], **value}

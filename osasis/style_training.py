@@ -137,6 +137,8 @@ def missing_parts(spec: BaseSpec, config: TrainConfig) -> list[str]:
             lacks.append(f"clip {name!r}, named in clips")
         elif config.clip_image == "statistics" and not clip.has_statistics:
             lacks.append(f"statistics of clip {name!r} (set clip_image to joint)")
+    distances = {"main": spec.perceptual} | spec.more_perceptual
+    lacks += [f"perceptual {name!r}, named in perceptuals" for name in config.perceptuals if not distances.get(name)]
     has_bank = "content_bank.safetensors" in spec.files and config.content.source == "bank"
     if not (config.content.photos or has_bank or spec.latent_prior):
         lacks.append("latent_prior, from which photographs are drawn (or give content.photos)")

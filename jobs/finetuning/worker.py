@@ -1,7 +1,6 @@
 """What runs inside a Ray Train worker: one style, from its picture to its files in storage."""
 
 import hashlib
-import json
 import tempfile
 import time
 from functools import partial
@@ -15,8 +14,10 @@ import ray.train.torch
 import torch
 
 from catalog.probes import PROBE_SET
+from catalog.schema import NewStyle
+from catalog.style_folder import CHECKPOINT, PHOTO, PREVIEW, REFERENCE
 from cluster.storage import Storage
-from jobs.finetuning.plan import RESULT, StylePlan
+from jobs.finetuning.plan import StylePlan
 from jobs.shared.bases import open_base
 from jobs.shared.previews import make_preview
 from osasis.base import clip_fingerprint
@@ -84,36 +85,35 @@ def _finish(training: StyleTraining, plan: StylePlan, run_id: str, losses: dict[
     style = training.style(plan.style_id, plan.preset)
     data = training.checkpoint(plan.style_id, plan.preset)
     preview = make_preview(style, base)
-    for name, picture in {"reference.png": reference.style[0], "photo.png": reference.photo[0]}.items():
-        plan.folder.write_bytes(name, encode_png(to_image(picture.cpu())))
-    plan.folder.write_bytes("preview.png", preview.png())
-    plan.folder.write_bytes("style.safetensors", data)
-    metrics = {f"loss_{name}": value for name, value in losses.items()} | preview.metrics(reference.style, base)
-    uri = plan.folder.child_uri
-    result = {
-        "style_id": plan.style_id,
-        "base_name": base.spec.name,
-        "base_fingerprint": base.fingerprint,
-        "checkpoint_uri": uri("style.safetensors"),
-        "checkpoint_sha256": hashlib.sha256(data).hexdigest(),
-        "checkpoint_bytes": len(data),
-        "checkpoint_format": training.header(plan.style_id, plan.preset).format,
-        "preset": plan.preset,
-        "train_config": plan.config.model_dump(mode="json"),
-        "reference_uri": uri("reference.png"),
-        "reference_sha256": plan.image_sha256,
-        "photo_uri": uri("photo.png"),
-        "preview_uri": uri("preview.png"),
-        "probe_set": PROBE_SET,
-        "metrics": metrics,
-        "clip_embedding": base.clip.encode_image(reference.style)[0].tolist(),
-        "clip_encoder": clip_fingerprint(base.spec),
-        "tags": list(plan.tags),
-        "notes": plan.notes,
-        "license": plan.license,
-        "run_id": run_id,
-        "train_seconds": round(seconds, 1),
-        "device": torch.cuda.get_device_name() if base.device.type == "cuda" else "cpu",
-        "software": {name: version(name) for name in ("torch", "ray", "open_clip_torch")},
+    folder = plan.folder
+    uris = {
+        "reference_uri": folder.write(REFERENCE, encode_png(to_image(reference.style[0].cpu()))),
+        "photo_uri": folder.write(PHOTO, encode_png(to_image(reference.photo[0].cpu()))),
+        "preview_uri": folder.write(PREVIEW, preview.png()),
+        "checkpoint_uri": folder.write(CHECKPOINT, data),
     }
-    plan.folder.write_bytes(RESULT, json.dumps(result, indent=2).encode())
+    metrics = {f"loss_{name}": value for name, value in losses.items()} | preview.metrics(reference.style, base)
+    result = NewStyle(
+        **uris,
+        style_id=plan.style_id,
+        base_name=base.spec.name,
+        base_fingerprint=base.fingerprint,
+        checkpoint_sha256=hashlib.sha256(data).hexdigest(),
+        checkpoint_bytes=len(data),
+        checkpoint_format=training.header(plan.style_id, plan.preset).format,
+        preset=plan.preset,
+        train_config=plan.config.model_dump(mode="json"),
+        reference_sha256=plan.image_sha256,
+        probe_set=PROBE_SET,
+        metrics=metrics,
+        clip_embedding=base.clip.encode_image(reference.style)[0].tolist(),
+        clip_encoder=clip_fingerprint(base.spec),
+        tags=list(plan.tags),
+        notes=plan.notes,
+        license=plan.license,
+        run_id=run_id,
+        train_seconds=round(seconds, 1),
+        device=torch.cuda.get_device_name() if base.device.type == "cuda" else "cpu",
+        software={name: version(name) for name in ("torch", "ray", "open_clip_torch")},
+    )
+    folder.write_result(result)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.streaming.manifest import SCHEMA
+from catalog.manifest import SCHEMA
 from jobs.streaming.worker import FINISHED, OUTCOME, Row, Task, Worker
 from osasis.density import density_distance
 from osasis.errors import NotFinite

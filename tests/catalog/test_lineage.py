@@ -27,7 +27,7 @@ from osasis.base import load_base
 from osasis.checkpoint import load_style
 from osasis.settings import StylizeConfig, TrainConfig
 from osasis.stylize import encode, encoding_for, stylize
-from tests.catalog.test_versions import new_style
+from tests.support.styles import new_style
 from tests.support.stylize_case import Case
 from tests.support.tiny import SIZE, make_tiny_base, make_tiny_style
 

@@ -14,11 +14,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from catalog.manifest import SCHEMA, Manifest
+from catalog.output_names import relative_key, uri_key
 from catalog.store import StyleCatalog
 from cluster.storage import Storage
 from jobs.streaming.inputs import FolderSource, open_source, windows
-from jobs.streaming.keys import relative_key, uri_key
-from jobs.streaming.manifest import SCHEMA, Manifest
 from jobs.streaming.plan import StylizeFlags, make_plan
 from jobs.streaming.prepare import WORK, Prepare
 from jobs.streaming.stylizer import STYLES_HELD, Stylizer, StylizerTask

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import jobs.stylize
+from catalog.output_names import text_key
 from cluster.commandline.cli import ConfigError, ExitCode, parse_flags
 from cluster.storage import Storage
-from jobs.streaming.keys import text_key
 from jobs.streaming.plan import StylizeFlags
 from jobs.streaming.stylizer import Stylizer
 from osasis.base import Base, load_base
