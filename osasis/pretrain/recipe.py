@@ -4,10 +4,11 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from osasis.networks.clip import FIRST_WORD, ClipConfig, ClipTextConfig, ClipVisionConfig
+from osasis.networks.clip import FIRST_WORD, ClipConfig, ClipTextConfig
 from osasis.networks.encoder import EncoderConfig
 from osasis.networks.latent_prior import LatentPriorConfig
 from osasis.networks.perceptual import PerceptualConfig
+from osasis.networks.statistics import StatisticsVisionConfig
 from osasis.networks.unet import UNetConfig
 from osasis.precision import current_precision
 from osasis.pretrain import captions, paint
@@ -119,7 +120,7 @@ def _mini64() -> Recipe:
         photo_prior=unet.model_copy(update={"cond_channels": None, "learn_sigma": True}),
         clip=ClipConfig(
             embed_dim=128,
-            vision=ClipVisionConfig(layers=(1, 2, 2, 1), width=24, head_width=32, image_size=64),
+            vision=StatisticsVisionConfig(network="lite0", image_size=128, dropout=0.2),
             text=ClipTextConfig(
                 context_length=40, vocab_size=len(vocab) + FIRST_WORD + 2, width=128, heads=4, layers=2
             ),
@@ -150,7 +151,14 @@ def _mini64() -> Recipe:
         latent_prior_training=PretrainConfig(steps=2000, batch_size=128, learning_rate=5e-4, precision="float32"),
         photo_prior_training=PretrainConfig(steps=800, batch_size=16, learning_rate=2e-4, warmup_steps=50, ema=0.99),
         clip_training=ClipTrainConfig(
-            steps=3400, batch_size=64, learning_rate=1e-3, warmup_steps=100, weight_decay=0.1, ema=0.995, variants=7
+            steps=1500,
+            batch_size=64,
+            learning_rate=1e-3,
+            warmup_steps=100,
+            weight_decay=0.1,
+            ema=0.995,
+            variants=8,
+            view_size=64,
         ),
     )
 
