@@ -169,9 +169,7 @@ class Finetuner:
         self.next_iteration += 1
         return steps
 
-    def update(
-        self, x_t: Tensor, i: int, content: Content, targets: _Targets
-    ) -> tuple[Tensor, dict[str, float]]:
+    def update(self, x_t: Tensor, i: int, content: Content, targets: _Targets) -> tuple[Tensor, dict[str, float]]:
         """One optimizer step at respaced step ``i``. ``x_t`` [B+1, 3, S, S] → (x_{t-1}, detached; loss terms)."""
         alpha_bar = self.schedule.alpha_bar_at(i)
         x0, x_in = self.predict(x_t, i, content)

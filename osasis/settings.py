@@ -125,8 +125,8 @@ class TrainConfig(_Settings):
     clip_image: Literal["joint", "statistics"] = Field(
         "joint",
         exclude_if=lambda said: said == "joint",  # styles trained before it could be chosen keep their identity
-        description="Which embedding of a picture CLIP's losses see: the one it shares with text, or the statistics that"
-        " it is projected from (networks/statistics.py).",
+        description="Which embedding of a picture CLIP's losses see: the one it shares with text, or the statistics"
+        " that it is projected from (networks/statistics.py).",
     )
     spn: Literal["time", "plain"] = Field("time", description="SPN sees the respaced step's index, or no time.")
     spn_style: Literal["one", "lambda"] = Field("one", description="Weight of the SPN on the style branch.")

@@ -109,7 +109,9 @@ def folded(name: LiteName, pickled: dict[str, Tensor]) -> dict[str, Tensor]:
     norms = [key.removesuffix(".running_var") for key in pickled if key.endswith(".running_var")]
     ours = [key.removesuffix(".weight") for key in Lite(name).state_dict() if key.endswith(".weight")]
     if not len(kernels) == len(norms) == len(ours) + 1:  # the head's convolution is theirs alone
-        raise ValueError(f"{len(kernels)} convolutions and {len(norms)} normalizations do not make an EfficientNet-Lite")
+        raise ValueError(
+            f"{len(kernels)} convolutions and {len(norms)} normalizations do not make an EfficientNet-Lite"
+        )
     weights: dict[str, Tensor] = {}
     for key, kernel, norm in zip(ours, kernels, norms, strict=False):
         gain = pickled[f"{norm}.weight"] / (pickled[f"{norm}.running_var"] + _NORM_EPS).sqrt()

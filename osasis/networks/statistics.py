@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from osasis.networks.lite import STAGES, Lite, LiteName, stage_widths
+from osasis.networks.lite import Lite, LiteName, stage_widths
 
 _EPS = 1e-6
 

@@ -43,7 +43,9 @@ class ClipTrainConfig(PretrainConfig):
         20_000, gt=0, description="Images used at most; they and their restyled versions are kept in memory."
     )
     view_size: int | None = Field(
-        None, gt=0, description="Side of the views that are drawn, pixels; none: the network's. It enlarges smaller ones."
+        None,
+        gt=0,
+        description="Side of the views that are drawn, pixels; none: the network's. It enlarges smaller ones.",
     )
     balance: float = Field(0.5, ge=0, le=1, description="0: images as they come; 1: rare labels drawn as often.")
 

@@ -46,7 +46,7 @@ def test_folded_weights_compute_what_timm_computes(side: int, name: str) -> None
     x = theirs.bn1(theirs.conv_stem(images))
     for stage, found in zip(theirs.blocks, maps, strict=True):
         x = stage(x)
-        torch.testing.assert_close(found, x, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(found, x, rtol=1e-3, atol=1e-3)
     assert [m.shape[1] for m in maps] == stage_widths(name)
     assert len(ours(images, 2)) == 2 < STAGES
 
