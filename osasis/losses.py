@@ -11,6 +11,7 @@ from torch import Tensor
 
 from osasis.networks.statistics import moments_of
 
+_SMOOTH = 1e-8
 _MOST_PLACES = 16
 """Maps are pooled to this side before their places are compared: all pairs of them are."""
 
@@ -35,15 +36,16 @@ def clip_l1(embedding: Tensor, target: Tensor) -> Tensor:
 
 
 def moments(maps: Sequence[Tensor], reference: Sequence[Tensor]) -> Tensor:
-    """Squared distance of channel means and deviations from the reference's, by its variance; mean over levels.
+    """Distance of each picture's channel means and deviations from the reference's, by their length; mean over levels.
 
-    ``maps`` of B stylized contents, ``reference`` of one picture (Gatys et al. 2016; Huang and Belongie 2017).
+    ``maps`` of B stylized contents, ``reference`` of one picture (Gatys et al. 2016; Huang and Belongie 2017). Distances
+    are not squared: they pull as hard towards a calm picture as towards a wild one, to the end.
     """
     distances = []
     for ours, theirs in zip(maps, reference, strict=True):
-        (mean, deviation), (to_mean, to_deviation) = moments_of(ours), moments_of(theirs)
-        gap = (mean - to_mean).square() + (deviation - to_deviation).square()
-        distances.append(gap.mean() / to_deviation.square().mean())
+        for moment, target in zip(moments_of(ours), moments_of(theirs), strict=True):
+            far = ((moment - target).square().sum(1) + _SMOOTH).sqrt()
+            distances.append(far.mean() / target.norm().clamp_min(_SMOOTH))
     return torch.stack(distances).mean()
 
 
