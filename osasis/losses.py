@@ -38,8 +38,8 @@ def clip_l1(embedding: Tensor, target: Tensor) -> Tensor:
 def moments(maps: Sequence[Tensor], reference: Sequence[Tensor]) -> Tensor:
     """Distance of each picture's channel means and deviations from the reference's, by their length; mean over levels.
 
-    ``maps`` of B stylized contents, ``reference`` of one picture (Gatys et al. 2016; Huang and Belongie 2017). Distances
-    are not squared: they pull as hard towards a calm picture as towards a wild one, to the end.
+    ``maps`` of B stylized contents, ``reference`` of one picture (Gatys et al. 2016; Huang and Belongie 2017).
+    Distances are not squared: they pull as hard towards a calm picture as towards a wild one, to the end.
     """
     distances = []
     for ours, theirs in zip(maps, reference, strict=True):
