@@ -8,7 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 if __name__ == "__main__":
-    import_module("cluster.cli").run_job(import_module("benchmarks.catalog_questions").main)
+    import_module("cluster.commandline.cli").run_job(import_module("benchmarks.catalog_questions").main)
 elif __name__ == "catalog":  # imported by another script of this folder, which means the package
     del sys.modules["catalog"]
     import_module("catalog")

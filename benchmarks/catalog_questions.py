@@ -32,7 +32,7 @@ from catalog.filters import Condition
 from catalog.search import search
 from catalog.store import StyleCatalog
 from catalog.view import Question
-from cluster.cli import JobFlags, parse_flags
+from cluster.commandline.cli import JobFlags, parse_flags
 from cluster.storage import Storage
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,7 +11,7 @@ from rich.table import Table
 from catalog.schema import NewStyle
 from catalog.store import StyleCatalog
 from cluster.storage import Storage
-from tests.s3_server import running_s3
+from tests.support.s3_server import running_s3
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -13,10 +13,10 @@ from playwright.sync_api import Browser, Page
 from rich.console import Console
 from rich.table import Table
 
-from cluster.cli import ConfigError, ExitCode, JobFlags, Problem, parse_flags, run_job
+from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, parse_flags, run_job
 from cluster.storage import Storage
-from tests.browser import CHROMIUM, WITHOUT_BROWSER, browser, opened
-from tests.gallery_case import make_gallery, version_of
+from tests.support.browser import CHROMIUM, WITHOUT_BROWSER, browser, opened
+from tests.support.gallery_case import make_gallery, version_of
 
 # An act, and then two frames: the second begins when the first is painted.
 _ACT = """async act => {

@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from cluster.cli import ConfigError, ExitCode, JobFlags, Problem, load_yaml, parse_flags, run_job
-from jobs.bases import open_base
+from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, load_yaml, parse_flags, run_job
+from jobs.shared.bases import open_base
 from osasis.base import Base
 from osasis.image import decode_image, encode_png, fit, to_image, to_tensor
 from osasis.metrics import gradient_correlation, structural_similarity, style_distance

@@ -16,8 +16,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from benchmarks.attributes import ATTRIBUTES, Attribute, Row, labels, train
-from cluster.cli import ConfigError, ExitCode, JobFlags, Problem, parse_flags, run_job
-from jobs.bases import open_base
+from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, parse_flags, run_job
+from jobs.shared.bases import open_base
 from osasis.base import Base
 from osasis.content import Content
 from osasis.image import decode_image, encode_png, fit, to_image, to_tensor

@@ -20,9 +20,9 @@ from rich.table import Table
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from cluster.cli import ExitCode, JobFlags, parse_flags, run_job
-from osasis.diffae import DiffAE
-from osasis.layers import GroupNorm
+from cluster.commandline.cli import ExitCode, JobFlags, parse_flags, run_job
+from osasis.networks.diffae import DiffAE
+from osasis.networks.layers import GroupNorm
 from osasis.pretrain.cost import matmul_rate, timed, training_cost
 from osasis.pretrain.denoising import DenoisingTrainer
 from osasis.pretrain.recipe import RECIPES, Recipe

@@ -9,7 +9,7 @@ from keyword import iskeyword
 
 from catalog.errors import CatalogUsageError, UnknownStyle
 from catalog.selector import SelectorError
-from cluster.exit_code import ExitCode
+from cluster.commandline.exit_code import ExitCode
 from cluster.storage import Storage, StorageError
 
 COMMANDS = {

@@ -8,8 +8,8 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from catalog.errors import CatalogUsageError
-from cluster.cache import fetch
 from cluster.storage import NotFound, Storage
+from cluster.storage.cache import fetch
 
 
 class Encoder(Protocol):
@@ -47,7 +47,7 @@ class BaseClip:
 
     def encode_text(self, text: str) -> list[float]:
         """Raises CatalogUsageError where a small vocabulary knows none of the words."""
-        words = import_module("osasis.clip").words(text)
+        words = import_module("osasis.networks.clip").words(text)
         vocabulary = self._spec.clip.vocab
         if not words or (vocabulary and not {*words} & {*vocabulary}):
             known = (

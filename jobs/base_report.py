@@ -13,17 +13,17 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from cluster.cli import ConfigError, ExitCode, JobFlags, Problem, parse_flags, run_job
-from cluster.run_record import run_record
+from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, parse_flags, run_job
+from cluster.runtime.run_record import run_record
 from cluster.storage import NotFound, Storage
-from jobs.bases import open_base
 from jobs.pretraining.recipes import read_recipe
 from jobs.pretraining.tables import Row, list_images, read_table
+from jobs.shared.bases import open_base
 from osasis.base import Base
 from osasis.content import draw_photos
-from osasis.diffae import DiffAE
 from osasis.errors import BaseError, ImageRejected, OsasisError
 from osasis.image import decode_image, encode_png, fit, to_image
+from osasis.networks.diffae import DiffAE
 from osasis.noise import starting_noise
 from osasis.pretrain.clip import evaluate
 from osasis.pretrain.distortions import mean_squares, two_alternative

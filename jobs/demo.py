@@ -12,9 +12,9 @@ from rich.table import Table
 
 from catalog.schema import StyleVersion
 from catalog.store import StyleCatalog
-from cluster.cli import ExitCode, JobFlags, parse_flags, run_job
+from cluster.commandline.cli import ExitCode, JobFlags, parse_flags, run_job
 from cluster.storage import Storage
-from jobs.gallery import read_gallery
+from jobs.shared.gallery import read_gallery
 
 ROOT = Path(__file__).resolve().parents[1]
 console = Console(highlight=False, soft_wrap=True)

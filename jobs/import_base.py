@@ -8,11 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.table import Table
 
-from cluster.cache import fetch
-from cluster.cli import ConfigError, ExitCode, JobFlags, Problem, load_yaml, parse_flags, run_job
-from cluster.run_record import run_record
+from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, load_yaml, parse_flags, run_job
+from cluster.runtime.run_record import run_record
 from cluster.storage import Storage, StorageError
-from jobs.bases import describe_base
+from cluster.storage.cache import fetch
+from jobs.shared.bases import describe_base
 from osasis.base import BaseSpec, Provenance, fingerprint, load_base, save_base
 from osasis.errors import BaseError
 from osasis.importers.bundle import OfficialFiles, Parts, read_bundle

@@ -12,12 +12,12 @@ from rich.console import Console
 from catalog.probes import PROBE_SET
 from catalog.schema import NewStyle, StyleId, Tag
 from catalog.store import StyleCatalog
-from cluster.cache import fetch
-from cluster.cli import ConfigError, ExitCode, JobFlags, Problem, parse_flags, run_job
-from cluster.run_record import run_record
+from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, parse_flags, run_job
+from cluster.runtime.run_record import run_record
 from cluster.storage import Storage, StorageError
-from jobs.bases import locate_base, open_base
-from jobs.previews import make_preview
+from cluster.storage.cache import fetch
+from jobs.shared.bases import locate_base, open_base
+from jobs.shared.previews import make_preview
 from osasis.base import Base, clip_fingerprint
 from osasis.checkpoint import FORMAT, load_style
 from osasis.errors import OsasisError

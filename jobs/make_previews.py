@@ -13,14 +13,14 @@ from catalog.layout import FOLDER, folder_of
 from catalog.probes import PROBE_SET
 from catalog.schema import StyleVersion
 from catalog.store import StyleCatalog, UnknownStyle
-from cluster.cache import fetch
-from cluster.cli import ConfigError, ExitCode, JobFlags, Problem, parse_flags, run_job
-from cluster.connection import connect
-from cluster.resources import Ask, capacity
-from cluster.run_record import RunRecord, run_record
+from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, parse_flags, run_job
+from cluster.runtime.connection import connect
+from cluster.runtime.resources import Ask, capacity
+from cluster.runtime.run_record import RunRecord, run_record
 from cluster.storage import Storage
-from jobs.bases import describe_base, open_base
-from jobs.previews import make_preview
+from cluster.storage.cache import fetch
+from jobs.shared.bases import describe_base, open_base
+from jobs.shared.previews import make_preview
 from osasis.base import bundled_bases, fingerprint
 from osasis.checkpoint import load_style
 

@@ -10,24 +10,24 @@ import pyarrow.compute as pc
 from pydantic import Field
 from rich.console import Console
 
-from cluster.cache import default_cache_dir
-from cluster.cli import ConfigError, ExitCode, Problem, parse_flags, run_job
-from cluster.connection import connect
-from cluster.run_record import run_record
+from cluster.commandline.cli import ConfigError, ExitCode, Problem, parse_flags, run_job
+from cluster.runtime.connection import connect
+from cluster.runtime.run_record import run_record
 from cluster.storage import Storage
-from jobs.bases import DEFAULT_BASE, describe_base
-from jobs.stages.flags import StreamFlags
-from jobs.stages.inputs import Source, open_source
-from jobs.stages.manifest import Manifest
-from jobs.stages.outstanding import Tally
-from jobs.stages.pipeline import Pipeline
-from jobs.stages.plan import occupied
-from jobs.stages.prepare import Prepare
-from jobs.stages.problems import Problems
-from jobs.stages.ranker import DENSITY_SCHEMA, Ranker, RankerTask
-from jobs.stages.recorder import Recorder
-from jobs.stages.stream import WINDOW_PAIRS, pool, stream
-from jobs.stages.variants import NO_STYLE, Variant
+from cluster.storage.cache import default_cache_dir
+from jobs.shared.bases import DEFAULT_BASE, describe_base
+from jobs.streaming.flags import StreamFlags
+from jobs.streaming.inputs import Source, open_source
+from jobs.streaming.manifest import Manifest
+from jobs.streaming.outstanding import Tally
+from jobs.streaming.pipeline import Pipeline
+from jobs.streaming.plan import occupied
+from jobs.streaming.prepare import Prepare
+from jobs.streaming.problems import Problems
+from jobs.streaming.ranker import DENSITY_SCHEMA, Ranker, RankerTask
+from jobs.streaming.recorder import Recorder
+from jobs.streaming.stream import WINDOW_PAIRS, pool, stream
+from jobs.streaming.variants import NO_STYLE, Variant
 from osasis.base import BaseSpec, fingerprint
 from osasis.density import DensityConfig
 

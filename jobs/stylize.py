@@ -9,18 +9,18 @@ from rich.markup import escape
 from rich.table import Table
 
 from catalog.store import UnknownStyle
-from cluster.cache import default_cache_dir
-from cluster.cli import ExitCode, parse_flags, run_job
-from cluster.connection import connect
-from cluster.run_record import run_record
-from jobs.stages.manifest import Manifest
-from jobs.stages.outstanding import Tally
-from jobs.stages.pipeline import Pipeline
-from jobs.stages.plan import Plan, StylizeFlags, make_plan
-from jobs.stages.prepare import Prepare
-from jobs.stages.recorder import Recorder
-from jobs.stages.stream import WINDOW_PAIRS, pool, stream
-from jobs.stages.stylizer import Stylizer, StylizerTask
+from cluster.commandline.cli import ExitCode, parse_flags, run_job
+from cluster.runtime.connection import connect
+from cluster.runtime.run_record import run_record
+from cluster.storage.cache import default_cache_dir
+from jobs.streaming.manifest import Manifest
+from jobs.streaming.outstanding import Tally
+from jobs.streaming.pipeline import Pipeline
+from jobs.streaming.plan import Plan, StylizeFlags, make_plan
+from jobs.streaming.prepare import Prepare
+from jobs.streaming.recorder import Recorder
+from jobs.streaming.stream import WINDOW_PAIRS, pool, stream
+from jobs.streaming.stylizer import Stylizer, StylizerTask
 
 
 def stylize(

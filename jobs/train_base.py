@@ -3,12 +3,11 @@
 from pydantic import Field
 from rich.console import Console
 
-from cluster.cli import ConfigError, ExitCode, JobFlags, Problem, parse_flags, run_job
-from cluster.connection import connect
-from cluster.resources import Ask
-from cluster.run_record import RunRecord, run_record
+from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, parse_flags, run_job
+from cluster.runtime.connection import connect
+from cluster.runtime.resources import Ask
+from cluster.runtime.run_record import RunRecord, run_record
 from cluster.storage import Storage
-from jobs.bases import describe_base
 from jobs.pretraining.bundle import bank_from_folder, bank_from_set, write_bundle
 from jobs.pretraining.dataset import open_images, prepare, read_rows, shard_images
 from jobs.pretraining.estimate import cost_table
@@ -17,6 +16,7 @@ from jobs.pretraining.loop import Pretraining, fit_part
 from jobs.pretraining.parts import ORDER, PartName, part_file
 from jobs.pretraining.recipes import check_fit, keep_plan, read_recipe, still_to_train
 from jobs.pretraining.sources import Source, open_source
+from jobs.shared.bases import describe_base
 from osasis.errors import BaseError
 from osasis.pretrain.captions import own_words
 from osasis.pretrain.recipe import Recipe

@@ -6,14 +6,14 @@ from rich.table import Table
 
 from catalog.schema import NewStyle
 from catalog.store import StyleCatalog
-from cluster.cli import ExitCode, parse_flags, run_job
-from cluster.connection import connect
-from cluster.resources import Ask, capacity
-from cluster.run_record import RunRecord, run_record
-from jobs.training.plan import RESULT, StylePlan, TrainPlan, make_plan
-from jobs.training.progress import TrainingProgress
-from jobs.training.queue import Board, Outcome, fit_style, run_queue
-from jobs.training.styles_file import TrainStylesFlags, read_styles
+from cluster.commandline.cli import ExitCode, parse_flags, run_job
+from cluster.runtime.connection import connect
+from cluster.runtime.resources import Ask, capacity
+from cluster.runtime.run_record import RunRecord, run_record
+from jobs.finetuning.plan import RESULT, StylePlan, TrainPlan, make_plan
+from jobs.finetuning.progress import TrainingProgress
+from jobs.finetuning.queue import Board, Outcome, fit_style, run_queue
+from jobs.finetuning.styles_file import TrainStylesFlags, read_styles
 
 console = Console(highlight=False, soft_wrap=True)
 

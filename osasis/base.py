@@ -16,16 +16,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from osasis.clip import ClipConfig, ClipEncoder
-from osasis.diffae import DiffAE
 from osasis.diffusion import Schedule
-from osasis.encoder import EncoderConfig
 from osasis.errors import BaseError
-from osasis.latent_prior import LatentPrior, LatentPriorConfig
-from osasis.layers import absent
-from osasis.perceptual import PerceptualConfig, PerceptualDistance, build_perceptual
+from osasis.networks.clip import ClipConfig, ClipEncoder
+from osasis.networks.diffae import DiffAE
+from osasis.networks.encoder import EncoderConfig
+from osasis.networks.latent_prior import LatentPrior, LatentPriorConfig
+from osasis.networks.layers import absent
+from osasis.networks.perceptual import PerceptualConfig, PerceptualDistance, build_perceptual
+from osasis.networks.unet import UNet, UNetConfig
 from osasis.precision import Precision, computing, weights_dtype
-from osasis.unet import UNet, UNetConfig
 
 M = TypeVar("M", bound=nn.Module)
 C = TypeVar("C", bound=BaseModel)

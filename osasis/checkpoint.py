@@ -14,9 +14,9 @@ from torch import Tensor
 
 from osasis.base import Base
 from osasis.errors import BaseMismatch, CheckpointError
+from osasis.networks.spn import PlainSPN, TimeSPN
+from osasis.networks.unet import UNet
 from osasis.settings import Preset, TrainConfig
-from osasis.spn import PlainSPN, TimeSPN
-from osasis.unet import UNet
 
 FORMAT: Final = "osasis-style-1"
 

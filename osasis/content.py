@@ -7,7 +7,7 @@ from torch import Tensor
 
 from osasis.base import Base
 from osasis.diffusion import Schedule, constant_betas, ddim_decode, ddim_encode, ddim_timesteps, last
-from osasis.latent_prior import LatentPrior
+from osasis.networks.latent_prior import LatentPrior
 from osasis.seeding import generator
 
 

@@ -19,13 +19,13 @@ from osasis.base import Base
 from osasis.content import Content, encode_content
 from osasis.diffusion import Schedule, ddim_move, predict_x0
 from osasis.errors import NotFinite
-from osasis.layers import zeroed
-from osasis.perceptual import PerceptualDistance
+from osasis.networks.layers import zeroed
+from osasis.networks.perceptual import PerceptualDistance
+from osasis.networks.spn import PlainSPN, TimeSPN
+from osasis.networks.unet import UNet
 from osasis.precision import computing
 from osasis.seeding import stable_seed
 from osasis.settings import TrainConfig
-from osasis.spn import PlainSPN, TimeSPN
-from osasis.unet import UNet
 
 EncodeImage = Callable[[Tensor], Tensor]
 """A CLIP image tower: [B, 3, S, S] in [-1, 1] → [B, E]."""

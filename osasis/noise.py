@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from osasis.unet import UNetConfig
+from osasis.networks.unet import UNetConfig
 
 
 def starting_noise(config: UNetConfig, count: int, rng: torch.Generator) -> Tensor:

@@ -60,7 +60,9 @@ class StylePipeline:
             LookupError: there is no such style.
             BaseError, CheckpointError: what the catalog names is damaged or does not belong together.
         """
-        storage, store, cache = (_installed(name) for name in ("cluster.storage", "catalog.store", "cluster.cache"))
+        storage, store, cache = (
+            _installed(name) for name in ("cluster.storage", "catalog.store", "cluster.storage.cache")
+        )
         version = store.StyleCatalog.open(storage.Storage.open(uri)).show(style)
         checkpoint = cache.fetch(version.checkpoint_uri)
         if hashlib.sha256(checkpoint.read_bytes()).hexdigest() != version.checkpoint_sha256:

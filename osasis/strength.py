@@ -7,8 +7,8 @@ import torch
 
 from osasis.base import Base
 from osasis.checkpoint import Style, StyleHeader
+from osasis.networks.spn import PlainSPN
 from osasis.settings import train_config
-from osasis.spn import PlainSPN
 from osasis.stylize_config import StylizeConfig
 
 

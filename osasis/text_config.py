@@ -4,7 +4,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from osasis.clip import ClipConfig, words
+from osasis.networks.clip import ClipConfig, words
 from osasis.stylize_config import StylizeConfig
 
 _FUNCTION_WORDS: Final = frozenset({"a", "an", "and", "in", "no", "not", "of", "on", "or", "the", "with", "without"})

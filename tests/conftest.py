@@ -8,8 +8,8 @@ import pytest
 from hypothesis import settings
 
 from cluster.storage import Storage
-from tests.golden_maker import make_folders
-from tests.s3_server import S3, running_s3
+from tests.support.golden_maker import make_folders
+from tests.support.s3_server import S3, running_s3
 
 # The same examples in every run: what fails here fails everywhere.
 settings.register_profile("repeatable", derandomize=True, deadline=None)

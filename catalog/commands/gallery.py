@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(catalog: "StyleCatalog", options: argparse.Namespace) -> int:
     from catalog.errors import CatalogUsageError
     from catalog.gallery import write_gallery
-    from cluster.exit_code import ExitCode
+    from cluster.commandline.exit_code import ExitCode
     from cluster.storage import Storage
 
     page = Storage.open(options.out)

@@ -17,7 +17,7 @@ def run(catalog: "StyleCatalog", options: argparse.Namespace) -> int:
 
     from catalog.commands.output import print_done, printable
     from catalog.verify import Finding
-    from cluster.exit_code import ExitCode
+    from cluster.commandline.exit_code import ExitCode
 
     findings: list[Finding] = []
     seen = 0

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load as load_tensors
 from torch import Tensor
 
-from cluster.cli import ConfigError, Problem
-from cluster.resources import Ask
+from cluster.commandline.cli import ConfigError, Problem
+from cluster.runtime.resources import Ask
 from cluster.storage import Storage
 from jobs.pretraining.dataset import open_images
 from jobs.pretraining.parts import BUNDLE_PART, ORDER, part_file

@@ -16,8 +16,8 @@ import ray.data
 from filelock import FileLock
 from ray.data import DataContext
 
-from cluster.cache import default_cache_dir, fetch
 from cluster.storage import Storage
+from cluster.storage.cache import default_cache_dir, fetch
 from jobs.pretraining.sources import Source, read_chunk
 from jobs.pretraining.tables import Row
 from osasis.errors import ImageRejected, OsasisError

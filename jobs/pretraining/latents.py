@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
-from cluster.cache import fetch
-from cluster.resources import Ask
+from cluster.runtime.resources import Ask
 from cluster.storage import Storage
+from cluster.storage.cache import fetch
 from jobs.pretraining.dataset import open_shard, quiet_data, shard_names
-from osasis.diffae import DiffAE
+from osasis.networks.diffae import DiffAE
 from osasis.pretrain.crops import CropSampler
 from osasis.pretrain.recipe import Recipe
 

@@ -17,7 +17,7 @@ from safetensors.torch import save as dump_tensors
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cluster.resources import Ask
+from cluster.runtime.resources import Ask
 from cluster.storage import Storage
 from jobs.pretraining.metrics import Metrics
 from jobs.pretraining.parts import PartName, finished_weights, make_trainer, part_file, starting_weights

@@ -8,12 +8,13 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from cluster.storage import Storage
-from jobs.bases import base_folder, describe_base
 from jobs.pretraining.dataset import open_images, read_rows, spread
 from jobs.pretraining.latents import load_codes, load_diffae
-from osasis.clip import ClipEncoder
-from osasis.diffae import DiffAE
-from osasis.latent_prior import LatentPrior
+from jobs.shared.bases import base_folder, describe_base
+from osasis.networks.clip import ClipEncoder
+from osasis.networks.diffae import DiffAE
+from osasis.networks.latent_prior import LatentPrior
+from osasis.networks.unet import UNet
 from osasis.pretrain.clip import ClipTrainer
 from osasis.pretrain.denoising import DenoisingTrainer, warm_start
 from osasis.pretrain.latent import LatentTrainer
@@ -21,7 +22,6 @@ from osasis.pretrain.recipe import Recipe
 from osasis.pretrain.retime import retimed
 from osasis.pretrain.trainer import PretrainConfig, Trainer, Wrap
 from osasis.seeding import stable_seed
-from osasis.unet import UNet
 
 PartName = Literal["diffae", "latent", "photo-prior", "clip"]
 ORDER: tuple[PartName, ...] = ("diffae", "latent", "photo-prior", "clip")

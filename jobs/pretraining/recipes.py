@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from cluster.cli import ConfigError, Problem, check, read_yaml
+from cluster.commandline.cli import ConfigError, Problem, check, read_yaml
 from cluster.storage import Storage
 from jobs.pretraining.parts import ORDER, TRAINING_FIELD, PartName, part_file, training_of
 from osasis.pretrain.recipe import RECIPES, Recipe

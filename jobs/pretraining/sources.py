@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.cli import ConfigError, Problem
+from cluster.commandline.cli import ConfigError, Problem
 from cluster.storage import NotFound, Storage, StorageError
 from jobs.pretraining.tables import Row, list_images, read_table
 

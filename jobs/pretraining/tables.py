@@ -3,7 +3,7 @@
 import csv
 import io
 
-from cluster.cli import ConfigError, Problem
+from cluster.commandline.cli import ConfigError, Problem
 from cluster.storage import Storage, StorageError, check_name
 
 Row = dict[str, str]

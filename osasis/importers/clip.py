@@ -8,10 +8,10 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from osasis.clip import ClipConfig, ClipEncoder
 from osasis.errors import ForeignFile
 from osasis.importers.diffae import check_fit
 from osasis.importers.pickled import read_checkpoint, tensors_of
+from osasis.networks.clip import ClipConfig, ClipEncoder
 
 _NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")
 """Numbers that OpenAI's files hold among the weights."""

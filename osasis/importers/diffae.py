@@ -10,13 +10,13 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from osasis.diffae import DiffAE
-from osasis.encoder import EncoderConfig
 from osasis.errors import ForeignFile
 from osasis.importers.pickled import read_checkpoint, tensors_of
 from osasis.importers.unet import infer_encoder, infer_unet
-from osasis.latent_prior import LatentPrior, LatentPriorConfig
-from osasis.unet import UNetConfig
+from osasis.networks.diffae import DiffAE
+from osasis.networks.encoder import EncoderConfig
+from osasis.networks.latent_prior import LatentPrior, LatentPriorConfig
+from osasis.networks.unet import UNetConfig
 
 Tensors = dict[str, Tensor]
 Given = Mapping[str, Any]

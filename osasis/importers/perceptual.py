@@ -8,7 +8,7 @@ from torch import Tensor
 
 from osasis.errors import ForeignFile
 from osasis.importers.pickled import read_checkpoint, tensors_of
-from osasis.perceptual import Lpips, PerceptualConfig
+from osasis.networks.perceptual import Lpips, PerceptualConfig
 
 Net = Literal["vgg", "alex"]
 

@@ -12,7 +12,7 @@ from osasis.errors import ForeignFile
 from osasis.importers.diffae import check_fit
 from osasis.importers.pickled import read_checkpoint, tensors_of
 from osasis.importers.unet import infer_unet
-from osasis.unet import UNet, UNetConfig
+from osasis.networks.unet import UNet, UNetConfig
 
 
 def read_photo_prior(

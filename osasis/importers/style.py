@@ -11,10 +11,10 @@ from osasis.checkpoint import StyleHeader, dump_style
 from osasis.errors import BaseMismatch, ForeignFile
 from osasis.importers.diffae import check_fit, split_weights
 from osasis.importers.pickled import read_checkpoint, tensors_of
-from osasis.layers import zeroed
+from osasis.networks.layers import zeroed
+from osasis.networks.spn import SPN, PlainSPN, TimeSPN
+from osasis.networks.unet import UNet
 from osasis.settings import TrainConfig, train_config
-from osasis.spn import SPN, PlainSPN, TimeSPN
-from osasis.unet import UNet
 
 
 @dataclass(frozen=True)

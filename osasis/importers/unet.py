@@ -9,9 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from osasis.encoder import EncoderConfig
 from osasis.errors import ForeignFile
-from osasis.unet import UNetConfig
+from osasis.networks.encoder import EncoderConfig
+from osasis.networks.unet import UNetConfig
 
 Tensors = Mapping[str, Tensor]
 

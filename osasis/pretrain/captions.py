@@ -8,7 +8,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from osasis.clip import words
+from osasis.networks.clip import words
 
 Row = Mapping[str, str]
 

@@ -13,7 +13,7 @@ from open_clip import ClipLoss
 from pydantic import Field
 from torch import Tensor, nn
 
-from osasis.clip import FIRST_WORD, PAD, UNKNOWN, ClipEncoder
+from osasis.networks.clip import FIRST_WORD, PAD, UNKNOWN, ClipEncoder
 from osasis.pretrain import captions, paint
 from osasis.pretrain.captions import Row
 from osasis.pretrain.crops import Augmentation, CropSampler, JoinedImages

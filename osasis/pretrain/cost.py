@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from osasis.clip import ClipEncoder
-from osasis.diffae import DiffAE
-from osasis.latent_prior import LatentPrior
+from osasis.networks.clip import ClipEncoder
+from osasis.networks.diffae import DiffAE
+from osasis.networks.latent_prior import LatentPrior
+from osasis.networks.unet import UNet
 from osasis.pretrain import captions
 from osasis.pretrain.clip import ContrastiveLoss
 from osasis.pretrain.denoising import DenoisingLoss
 from osasis.pretrain.latent import LatentLoss
 from osasis.pretrain.recipe import Recipe
 from osasis.pretrain.trainer import PretrainConfig
-from osasis.unet import UNet
 
 _IMAGES = 64
 """Size of the batch that is counted; costs are proportional."""

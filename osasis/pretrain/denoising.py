@@ -4,11 +4,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from osasis.diffae import DiffAE
 from osasis.diffusion import T, linear_betas
+from osasis.networks.diffae import DiffAE
+from osasis.networks.unet import UNet
 from osasis.pretrain.crops import Augmentation, CropSampler, ImageSet
 from osasis.pretrain.trainer import PretrainConfig, Trainer, Wrap
-from osasis.unet import UNet
 
 
 class DenoisingLoss(nn.Module):

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from osasis.diffusion import T, constant_betas
-from osasis.latent_prior import LatentPrior
+from osasis.networks.latent_prior import LatentPrior
 from osasis.pretrain.trainer import PretrainConfig, Trainer, Wrap
 
 

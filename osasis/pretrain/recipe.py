@@ -4,15 +4,15 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from osasis.clip import FIRST_WORD, ClipConfig, ClipTextConfig, ClipVisionConfig
-from osasis.encoder import EncoderConfig
-from osasis.latent_prior import LatentPriorConfig
-from osasis.perceptual import PerceptualConfig
+from osasis.networks.clip import FIRST_WORD, ClipConfig, ClipTextConfig, ClipVisionConfig
+from osasis.networks.encoder import EncoderConfig
+from osasis.networks.latent_prior import LatentPriorConfig
+from osasis.networks.perceptual import PerceptualConfig
+from osasis.networks.unet import UNetConfig
 from osasis.pretrain import captions, paint
 from osasis.pretrain.clip import ClipTrainConfig
 from osasis.pretrain.crops import Augmentation
 from osasis.pretrain.trainer import PretrainConfig
-from osasis.unet import UNetConfig
 
 
 class Recipe(BaseModel):

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from osasis.diffusion import T, linear_betas
-from osasis.layers import timestep_embedding
-from osasis.unet import UNetConfig
+from osasis.networks.layers import timestep_embedding
+from osasis.networks.unet import UNetConfig
 
 _RIDGE = 1e-4
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from osasis.content import latent_trajectory_end
-from osasis.diffae import DiffAE
 from osasis.diffusion import Schedule, ddim_decode, ddpm_step, even_timesteps, last, linear_betas
-from osasis.latent_prior import LatentPrior
+from osasis.networks.diffae import DiffAE
+from osasis.networks.latent_prior import LatentPrior
+from osasis.networks.unet import UNet
 from osasis.noise import starting_noise
-from osasis.unet import UNet
 
 
 def decode(diffae: DiffAE, z: Tensor, rng: torch.Generator, steps: int = 20) -> Tensor:

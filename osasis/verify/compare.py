@@ -10,8 +10,8 @@ from torch import Tensor
 from osasis.base import Base
 from osasis.content import sample_latent, sample_z
 from osasis.diffusion import Schedule, add_noise, ddim_decode, ddim_encode, ddpm_step
+from osasis.networks.spn import PlainSPN, TimeSPN
 from osasis.precision import Precision, computing
-from osasis.spn import PlainSPN, TimeSPN
 from osasis.verify.folder import FolderError, GoldenFolder
 from osasis.verify.networks import GoldenBase, PhotoPrior, fill, frozen, golden_base, photo_prior
 from osasis.verify.official import compare_official

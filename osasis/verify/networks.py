@@ -6,15 +6,15 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from osasis.diffae import DiffAE
 from osasis.diffusion import Schedule, cosine_betas, linear_betas, respaced_timesteps
-from osasis.encoder import EncoderConfig
 from osasis.errors import ForeignFile
 from osasis.importers.diffae import check_fit, split_weights
-from osasis.latent_prior import LatentPrior, LatentPriorConfig
+from osasis.networks.diffae import DiffAE
+from osasis.networks.encoder import EncoderConfig
+from osasis.networks.latent_prior import LatentPrior, LatentPriorConfig
+from osasis.networks.unet import UNet, UNetConfig
 from osasis.precision import Precision, computing
 from osasis.settings import LossWeights, TrainConfig
-from osasis.unet import UNet, UNetConfig
 from osasis.verify.folder import FolderError, GoldenFolder, Settings
 
 _DEFAULT_MULT = {512: (0.5, 1, 1, 2, 2, 4, 4), 256: (1, 1, 2, 2, 4, 4), 128: (1, 1, 2, 3, 4), 64: (1, 2, 3, 4)}

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from osasis.encoder import EncoderConfig
 from osasis.errors import OsasisError
 from osasis.importers.diffae import read_diffae, read_latent_stats
 from osasis.importers.photo_prior import read_photo_prior
-from osasis.unet import UNetConfig
+from osasis.networks.encoder import EncoderConfig
+from osasis.networks.unet import UNetConfig
 from osasis.verify.folder import OPTIONAL, FolderError, GoldenFolder
 from osasis.verify.networks import GoldenBase, PhotoPrior
 from osasis.verify.report import Report

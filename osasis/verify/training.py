@@ -16,10 +16,10 @@ from osasis.errors import OsasisError
 from osasis.finetune import EncodeImage, Finetuner, make_reference
 from osasis.importers.diffae import split_weights
 from osasis.importers.style import OfficialStyle, read_style
+from osasis.networks.unet import UNet
 from osasis.precision import Precision
 from osasis.stylize import encode, encoding_for, stylize
 from osasis.stylize_config import StylizeConfig
-from osasis.unet import UNet
 from osasis.verify.folder import OPTIONAL, FolderError, GoldenFolder, Settings
 from osasis.verify.networks import GoldenBase, fill, train_settings
 from osasis.verify.report import Report

@@ -1,0 +1,179 @@
+"""What a training command means, resolved and checked before anything starts."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, TypeVar
+
+from pydantic import ValidationError
+
+from catalog.store import StyleCatalog
+from cluster.commandline.cli import ConfigError, Problem
+from cluster.commandline.config_file import ConfigFile
+from cluster.storage import Storage, StorageError
+from jobs.finetuning.styles_file import StyleEntry, StylesFile
+from jobs.shared.bases import describe_base
+from osasis.base import BaseSpec, fingerprint
+from osasis.errors import OsasisError
+from osasis.image import decode_image
+from osasis.settings import ContentConfig, Preset, TrainConfig
+from osasis.style_training import missing_parts
+
+State = Literal["train", "register", "done"]
+RESULT = "result.json"
+"""Written last of a training's files: where it is, all others are whole."""
+
+
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+
+
+@dataclass(frozen=True)
+class StylePlan:
+    """One style's training, identified by what it is made from."""
+
+    style_id: str
+    image_uri: str
+    image_sha256: str
+    photo_uri: str | None
+    content: tuple[str, ...]
+    """URIs of the photographs of ``config.content.photos``, in the order that training numbers them."""
+    tags: tuple[str, ...]
+    notes: str
+    license: str
+    preset: Preset
+    config: TrainConfig
+    train_key: str
+    folder: Storage
+    """Where the finished files go."""
+    state: State
+
+    @property
+    def run_name(self) -> str:
+        return f"{self.style_id}-{self.train_key}"
+
+
+@dataclass(frozen=True)
+class TrainPlan:
+    storage: Storage
+    base_location: str
+    base: BaseSpec
+    styles: list[StylePlan]
+
+
+T = TypeVar("T")
+
+
+def make_plan(styles: StylesFile, file: ConfigFile | None) -> TrainPlan:
+    """Resolve a styles file; reads, and writes nothing but a probe of the storage.
+
+    Raises:
+        ConfigError: with every problem found: missing images, unreachable storage, no such base, impossible settings.
+    """
+    problems: list[Problem] = []
+
+    def attempt(keys: list[str | int], resolve: Callable[[], T]) -> T | None:
+        try:
+            return resolve()
+        except ValidationError as error:
+            problems.extend(_problem(file, [*keys, *detail["loc"]], detail["msg"]) for detail in error.errors())
+        except (StorageError, OsasisError, ValueError) as error:
+            problems.append(_problem(file, keys, str(error)))
+        return None
+
+    def storage_of() -> Storage:
+        storage = Storage.open(styles.storage)
+        storage.check_writable()
+        return storage
+
+    storage = attempt(["storage"], storage_of)
+    base = attempt(["base"], lambda: describe_base(styles.base))
+    catalog = storage and attempt(["storage"], lambda: StyleCatalog.open(storage))
+    plans = []
+    for i, style in enumerate(styles.styles):
+        image = attempt(["styles", i, "image"], partial(_read_image, style.image))
+        if base is None:
+            continue
+        config = attempt(["styles", i, "train"], partial(styles.config_of, style, base[1].train_defaults))
+        photo = config and config.style_photo.image
+        if photo:
+            attempt(["styles", i, "train", "style_photo", "image"], partial(_read_image, photo))
+        content: dict[str, str] | None = {}
+        if config and config.content.photos:
+            content = attempt(["styles", i, "train", "content", "photos"], partial(read_photos, config.content))
+        if config:
+            problems += [_problem(file, ["base"], f"lacks {part}") for part in missing_parts(base[1], config)]
+        if storage and catalog and image and config and content is not None:
+            plans.append(_style_plan(style, styles.preset, image, content, config, base[1], storage, catalog))
+    if problems or storage is None or base is None:
+        raise ConfigError(problems)
+    return TrainPlan(storage, base[0], base[1], plans)
+
+
+def _style_plan(
+    style: StyleEntry,
+    preset: Preset,
+    image: bytes,
+    content: dict[str, str],
+    config: TrainConfig,
+    base: BaseSpec,
+    storage: Storage,
+    catalog: StyleCatalog,
+) -> StylePlan:
+    image_sha256 = hashlib.sha256(image).hexdigest()
+    identity = [fingerprint(base), image_sha256, preset, config.model_dump(mode="json"), *content.values()]
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+    folder = storage.child("checkpoints", style.id, key)
+    state: State = "train"
+    if catalog.find(style.id, folder.child_uri("style.safetensors")):
+        state = "done"
+    elif folder.exists(RESULT):
+        state = "register"
+    return StylePlan(
+        style_id=style.id,
+        image_uri=Storage.open(style.image).uri,
+        image_sha256=image_sha256,
+        photo_uri=config.style_photo.image,
+        content=tuple(content),
+        tags=tuple(style.tags),
+        notes=style.notes,
+        license=style.license,
+        preset=preset,
+        config=config,
+        train_key=key,
+        folder=folder,
+        state=state,
+    )
+
+
+def read_photos(content: ContentConfig) -> dict[str, str]:
+    """URI → sha256 of the first ``count`` pictures below ``content.photos``, by name; every one can be decoded.
+
+    Raises:
+        ValueError: there are none, or one is no picture.
+    """
+    folder = Storage.open(content.photos or "")
+    names = [name for name in folder.list_files() if name.lower().endswith(_PICTURES)][: content.count]
+    if not names:
+        raise ValueError(f"{folder} holds no pictures ({', '.join(_PICTURES)})")
+    found = {}
+    for name in names:
+        data = folder.read_bytes(name)
+        try:
+            decode_image(data)
+        except OsasisError as error:
+            raise ValueError(f"{folder.child_uri(name)}: {error}") from None
+        found[folder.child_uri(name)] = hashlib.sha256(data).hexdigest()
+    return found
+
+
+def _read_image(uri: str) -> bytes:
+    data = Storage.open(uri).read_bytes()
+    decode_image(data)
+    return data
+
+
+def _problem(file: ConfigFile | None, keys: list[str | int], message: str) -> Problem:
+    message = message.removeprefix("Value error, ")
+    return file.problem(keys, message) if file else Problem("--" + ".".join(map(str, keys)), message)

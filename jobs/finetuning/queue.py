@@ -1,0 +1,86 @@
+"""Many trainings, one Ray Train run each, admitted as the cluster holds them."""
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from cluster.runtime.resources import Ask
+from cluster.storage import Storage
+from jobs.finetuning.plan import StylePlan
+from jobs.finetuning.worker import train_style
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one style's training ended; ``error`` is None where it came to its end."""
+
+    style_id: str
+    error: str | None
+
+
+@ray.remote(num_cpus=0)
+class Board:
+    """Where trainings say how far they are."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, tuple[int, int, float]] = {}
+
+    def progress(self, style_id: str, done: int, total: int, loss: float) -> None:
+        self._rows[style_id] = (done, total, loss)
+
+    def rows(self) -> dict[str, tuple[int, int, float]]:
+        return self._rows
+
+
+@ray.remote(num_cpus=0, max_retries=0)
+def fit_style(plan: StylePlan, loop_config: dict[str, Any], ask: Ask, storage: Storage, max_failures: int) -> Outcome:
+    """Run one Ray Train run to its end. Holds no CPU: an actor or task that did would starve the training."""
+    resources = {"CPU": ask.cpus} | ({"GPU": ask.gpus} if ask.gpus else {})
+    trainer = TorchTrainer(
+        train_style,
+        train_loop_config=loop_config,
+        scaling_config=ScalingConfig(num_workers=1, use_gpu=ask.gpus > 0, resources_per_worker=resources),
+        run_config=RunConfig(
+            # The same name resumes from the newest checkpoint.
+            name=plan.run_name,
+            storage_path=storage.child("train").path,
+            storage_filesystem=None if storage.is_local else storage.filesystem,
+            failure_config=FailureConfig(max_failures=max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    try:
+        trainer.fit()
+    except Exception as error:  # one style's failure is a row of the result, not the end of the others
+        return Outcome(plan.style_id, "".join(traceback.format_exception_only(error)).strip())
+    return Outcome(plan.style_id, None)
+
+
+def run_queue(
+    plans: list[StylePlan],
+    submit: Callable[[StylePlan], "ray.ObjectRef[Outcome]"],
+    limit: int,
+    on_done: Callable[[StylePlan, Outcome], None],
+    tick: Callable[[], None],
+) -> None:
+    """Keep at most ``limit`` trainings running; call ``on_done`` for each that ends and ``tick`` about every second."""
+    waiting = list(plans)
+    running: dict[Any, StylePlan] = {}
+    while waiting or running:
+        while waiting and len(running) < limit:
+            plan = waiting.pop(0)
+            running[submit(plan)] = plan
+        ended, _ = ray.wait(list(running), timeout=1.0)
+        for reference in ended:
+            plan = running.pop(reference)
+            try:
+                outcome = ray.get(reference)
+            except ray.exceptions.RayError as error:
+                outcome = Outcome(plan.style_id, str(error).splitlines()[0])
+            on_done(plan, outcome)
+        tick()

@@ -1,0 +1,119 @@
+"""What runs inside a Ray Train worker: one style, from its picture to its files in storage."""
+
+import hashlib
+import json
+import tempfile
+import time
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+import torch
+
+from catalog.probes import PROBE_SET
+from cluster.storage import Storage
+from jobs.finetuning.plan import RESULT, StylePlan
+from jobs.shared.bases import open_base
+from jobs.shared.previews import make_preview
+from osasis.base import clip_fingerprint
+from osasis.image import FitMode, decode_image, encode_png, fit, to_image, to_tensor
+from osasis.style_training import StyleTraining
+
+_STATE = "state.pt"
+
+
+def train_style(config: dict[str, Any]) -> None:
+    """Ray Train's loop for one style. ``config``: plan, base_location, run_id, checkpoint_every, board."""
+    plan: StylePlan = config["plan"]
+    board: Any = config["board"]
+    device = ray.train.torch.get_device()
+    if device.type == "cpu":
+        torch.set_num_threads(config["threads"])
+    base = open_base(config["base_location"], str(device))
+    state = _restored()
+    read = partial(_image, size=base.image_size, mode=plan.config.fit)
+    training = StyleTraining(
+        base,
+        read(plan.image_uri),
+        plan.config,
+        photo=read(plan.photo_uri) if plan.photo_uri and state is None else None,
+        photos=torch.cat([read(uri) for uri in plan.content]) if plan.content else None,
+        state=state and state["training"],
+    )
+    seconds = state["seconds"] if state else 0.0
+    last = time.monotonic()
+    losses: dict[str, float] = {}
+    for losses in training.run():
+        done = training.iterations_done
+        seconds, last = seconds + time.monotonic() - last, time.monotonic()
+        board.progress.remote(plan.style_id, done, plan.config.iterations, losses["total"])
+        if done % config["checkpoint_every"] == 0 and not training.done:
+            _report({"iteration": done, **losses}, {"training": training.state_dict(), "seconds": seconds})
+    _finish(training, plan, config["run_id"], losses, seconds)
+    ray.train.report({"iteration": training.iterations_done, **losses})
+
+
+def _restored() -> dict[str, Any] | None:
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return None
+    with checkpoint.as_directory() as folder:
+        return torch.load(Path(folder) / _STATE, map_location="cpu", weights_only=True)
+
+
+def _report(metrics: dict[str, float], state: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        torch.save(state, Path(folder) / _STATE)
+        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+
+def _image(uri: str, size: int, mode: FitMode) -> torch.Tensor:
+    """[1, 3, S, S] in [-1, 1]."""
+    square, _ = fit(decode_image(Storage.open(uri).read_bytes()), size, mode)
+    return to_tensor(square)[None]
+
+
+@torch.no_grad()
+def _finish(training: StyleTraining, plan: StylePlan, run_id: str, losses: dict[str, float], seconds: float) -> None:
+    """Write the style's files, the result last."""
+    base, reference = training.base, training.reference
+    style = training.style(plan.style_id, plan.preset)
+    data = training.checkpoint(plan.style_id, plan.preset)
+    preview = make_preview(style, base)
+    for name, picture in {"reference.png": reference.style[0], "photo.png": reference.photo[0]}.items():
+        plan.folder.write_bytes(name, encode_png(to_image(picture.cpu())))
+    plan.folder.write_bytes("preview.png", preview.png())
+    plan.folder.write_bytes("style.safetensors", data)
+    metrics = {f"loss_{name}": value for name, value in losses.items()} | preview.metrics(reference.style, base)
+    uri = plan.folder.child_uri
+    result = {
+        "style_id": plan.style_id,
+        "base_name": base.spec.name,
+        "base_fingerprint": base.fingerprint,
+        "checkpoint_uri": uri("style.safetensors"),
+        "checkpoint_sha256": hashlib.sha256(data).hexdigest(),
+        "checkpoint_bytes": len(data),
+        "checkpoint_format": training.header(plan.style_id, plan.preset).format,
+        "preset": plan.preset,
+        "train_config": plan.config.model_dump(mode="json"),
+        "reference_uri": uri("reference.png"),
+        "reference_sha256": plan.image_sha256,
+        "photo_uri": uri("photo.png"),
+        "preview_uri": uri("preview.png"),
+        "probe_set": PROBE_SET,
+        "metrics": metrics,
+        "clip_embedding": base.clip.encode_image(reference.style)[0].tolist(),
+        "clip_encoder": clip_fingerprint(base.spec),
+        "tags": list(plan.tags),
+        "notes": plan.notes,
+        "license": plan.license,
+        "run_id": run_id,
+        "train_seconds": round(seconds, 1),
+        "device": torch.cuda.get_device_name() if base.device.type == "cuda" else "cpu",
+        "software": {name: version(name) for name in ("torch", "ray", "open_clip_torch")},
+    }
+    plan.folder.write_bytes(RESULT, json.dumps(result, indent=2).encode())

@@ -1,0 +1,136 @@
+"""What is to be stylized: a folder or prefix, one file, or a table's column of URIs, listed as a stream."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import PurePosixPath
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from cluster.commandline.cli import ConfigError, Problem
+from cluster.storage import Storage
+from jobs.streaming.keys import relative_key, uri_key
+
+READABLE = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"])
+PICTURES = READABLE | {".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd"}
+"""Extensions taken from a folder: those that cannot be read too, to be rejected rather than overlooked."""
+
+_TABLES = {".parquet": "parquet", ".csv": "csv"}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One input. ``locator`` is what the source's ``read`` takes."""
+
+    uri: str
+    key: str
+    locator: str
+
+
+class Source(Protocol):
+    """A stream of inputs and a way to read each, usable on any node."""
+
+    def items(self) -> Iterator[Item]:
+        """All inputs, in an order that is the same every time while nothing changes."""
+        ...
+
+    def read(self, locator: str) -> bytes:
+        """Bytes of one input."""
+        ...
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """Picture files below a folder or prefix; hidden files and other extensions are passed over."""
+
+    folder: Storage
+
+    def items(self) -> Iterator[Item]:
+        for info in self.folder.walk():
+            path = PurePosixPath(info.name)
+            if path.suffix.lower() in PICTURES and not any(part.startswith(".") for part in path.parts):
+                yield Item(f"{self.folder.uri}/{info.name}", relative_key(info.name), info.name)
+
+    def read(self, locator: str) -> bytes:
+        return self.folder.read_bytes(locator)
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """A single file, whatever its name."""
+
+    file: Storage
+
+    def items(self) -> Iterator[Item]:
+        yield Item(self.file.uri, relative_key(PurePosixPath(self.file.path).name), "")
+
+    def read(self, locator: str) -> bytes:
+        return self.file.read_bytes(locator)
+
+
+@dataclass(frozen=True)
+class TableSource:
+    """The column ``column`` of a Parquet or CSV file; relative paths start at the file's folder.
+
+    An empty cell stays an input, named by its row, and fails when read.
+    """
+
+    file: Storage
+    column: str
+
+    def items(self) -> Iterator[Item]:
+        root = self.file.uri.rpartition("/")[0]
+        row = 0
+        for batch in self.dataset().to_batches(columns=[self.column], batch_size=8192):
+            for value in batch.column(0).cast(pa.string()).to_pylist():
+                row += 1
+                if not value:
+                    nowhere = f"{self.file.uri}#row={row}"
+                    yield Item(nowhere, uri_key(nowhere), "")
+                else:
+                    uri = value if "://" in value or value.startswith("/") else f"{root}/{value}"
+                    yield Item(uri, uri_key(uri), uri)
+
+    def read(self, locator: str) -> bytes:
+        if not locator:
+            raise FileNotFoundError(f"column {self.column} is empty in this row")
+        return Storage.open(locator).read_bytes()
+
+    def dataset(self) -> ds.Dataset:
+        """The table, unread."""
+        kind = _TABLES[PurePosixPath(self.file.path).suffix.lower()]
+        return ds.dataset(self.file.path, filesystem=self.file.filesystem, format=kind)
+
+
+def open_source(uri: str, column: str) -> Source:
+    """What ``uri`` stands for.
+
+    Raises:
+        ConfigError: there is nothing to read there.
+        StorageError: it cannot be reached.
+    """
+    place = Storage.open(uri)
+    if not place.exists():
+        source: Source = FolderSource(place)
+    elif PurePosixPath(place.path).suffix.lower() in _TABLES:
+        source = TableSource(place, column)
+        try:
+            names = source.dataset().schema.names
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ConfigError(Problem("--input", f"{uri} is not a readable table: {error}")) from None
+        if column not in names:
+            raise ConfigError(Problem("--input-column", f"{uri} has no column {column}, only {', '.join(names)}"))
+    else:
+        source = FileSource(place)
+    if next(source.items(), None) is None:
+        raise ConfigError(Problem("--input", f"no pictures in {uri}", f"files ending in {' '.join(sorted(READABLE))}"))
+    return source
+
+
+def windows(source: Source, size: int, limit: int | None = None) -> Iterator[list[Item]]:
+    """Inputs in groups of ``size``, so that memory depends on the group and not on the whole."""
+    items = islice(source.items(), limit)
+    while group := list(islice(items, size)):
+        yield group

@@ -1,0 +1,179 @@
+"""What a stylize command means, fully resolved and checked before anything starts."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from pydantic import Field
+
+from catalog.schema import StyleVersion
+from catalog.store import StyleCatalog
+from cluster.commandline.cli import ConfigError, Problem
+from cluster.storage import Storage
+from jobs.shared.bases import DEFAULT_BASE, describe_base
+from jobs.streaming.flags import StreamFlags, reached
+from jobs.streaming.inputs import Source, open_source
+from jobs.streaming.manifest import Manifest
+from jobs.streaming.problems import Problems
+from jobs.streaming.variants import NO_STYLE, Variant
+from osasis.base import BaseSpec, bundled_bases, fingerprint
+from osasis.image import FitMode
+from osasis.stylize_config import StylizeConfig
+from osasis.text_config import TextConfig
+
+_FIRST = {"t0_ratio", "encode_steps", "decode_steps", "lambda_spn", "style_levels", "seed"}
+"""Parameters of stylization that were always part of :func:`params_hash`."""
+
+
+class StylizeFlags(StreamFlags, StylizeConfig, TextConfig):  # type: ignore[misc]  # each has a model_config; the first counts
+    """Stylizes every picture of --input in every style of --styles, as pictures and a manifest under --output.
+
+    Running the same command again does only what is missing. Exit codes: 0 all is done; 1 failed; 2 bad usage or
+    configuration, nothing was started; 3 finished, but the manifest holds rejected or failed inputs among those of this
+    command, be they decided now or by an earlier run.
+    """
+
+    storage: str = Field(description="Where the catalog is: path or s3:// URI.")
+    styles: str = Field(description="Comma list of id, id@version, id@alias, tag:TAG, all, or none for the base alone.")
+    text: list[str] = Field(
+        [], description="Prompts, such as smiling: each makes pictures of its own. Repeatable, or a comma list."
+    )
+    base: str | None = Field(None, description="Base: bundled name, path or s3:// URI. Default: the styles' own.")
+
+    def config(self) -> StylizeConfig:
+        """The method's part."""
+        return StylizeConfig(**self.model_dump(include=set(StylizeConfig.model_fields)))
+
+    def text_config(self) -> TextConfig:
+        """The part of text-driven manipulation."""
+        return TextConfig(**self.model_dump(include=set(TextConfig.model_fields)))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything resolved: what is read, by which base and styles, and where it goes."""
+
+    flags: StylizeFlags
+    storage: Storage
+    source: Source
+    output: Storage
+    base_location: str
+    base_name: str
+    image_size: int
+    variants: tuple[Variant, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def make_plan(flags: StylizeFlags) -> Plan:
+    """Resolve ``flags``, reading but writing nothing.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    problems = Problems()
+    attempt = problems.attempt
+    storage = attempt("--storage", lambda: reached(flags.storage, writable=not flags.dry_run))
+    versions = attempt("--styles", lambda: _versions(storage, flags.styles)) if storage else None
+    source = attempt("--input", lambda: open_source(flags.input, flags.input_column))
+    output = attempt("--output", flags.open_output)
+    base = None if versions is None and flags.base is None else attempt("--base", lambda: _base(flags.base, versions))
+    variants: tuple[Variant, ...] = ()
+    warnings: list[str] = []
+    if base:
+        problems.extend(_other_base(base[1], versions or []))
+        attempt("--f-ch, --style-levels", lambda: flags.config().check_levels(len(base[1].unet.channel_mult)))
+        for prompt in flags.text:
+            unknown = attempt("--text", partial(flags.text_config().check_prompt, prompt, base[1].clip))
+            if unknown:
+                warnings.append(f"{prompt!r}: the base's CLIP does not know {', '.join(unknown)}")
+        variants = make_variants(flags, versions or [], fingerprint(base[1]))
+    if output and variants:
+        problems.extend(attempt("--output", lambda: occupied(Manifest(output), variants)) or [])
+    if problems or not (storage and variants and source and output and base):
+        raise ConfigError(problems)
+    base_location, spec = base
+    return Plan(
+        flags=flags,
+        storage=storage,
+        source=source,
+        output=output,
+        base_location=base_location,
+        base_name=spec.name,
+        image_size=spec.image_size,
+        variants=variants,
+        warnings=tuple(warnings),
+    )
+
+
+def make_variants(flags: StylizeFlags, versions: Sequence[StyleVersion], base_fingerprint: str) -> tuple[Variant, ...]:
+    """Every selected style, and the base alone where that was asked for, with every prompt."""
+    plain = [Variant(v.style_id, v.version, v.checkpoint_uri, v.checkpoint_sha256) for v in versions]
+    if NO_STYLE in _terms(flags.styles):
+        plain.insert(0, Variant(NO_STYLE, 0))
+    texts: list[str | None] = [*dict.fromkeys(flags.text)] or [None]
+    asked = flags.text_config().model_dump(mode="json")
+    hashes = {
+        text: params_hash(flags.config(), flags.fit, base_fingerprint, None if text is None else asked | {"text": text})
+        for text in texts
+    }
+    return tuple(replace(variant, text=text, params_hash=hashes[text]) for text in texts for variant in plain)
+
+
+def params_hash(
+    config: StylizeConfig, fit: FitMode, base_fingerprint: str, text: Mapping[str, Any] | None = None
+) -> str:
+    """Identity of the parameters that change pixels, the style aside. 16 hex digits.
+
+    ``text``: the prompt with its settings, where there is one.
+    """
+    asked = config.model_dump(mode="json", exclude_defaults=True)
+    # Parameters that came later count where they are set, so that outputs made before them stay the same outputs.
+    values = {"config": config.model_dump(mode="json", include=_FIRST) | asked, "fit": fit, "base": base_fingerprint}
+    if text:
+        values["text"] = dict(text)
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _terms(selection: str) -> list[str]:
+    return [term.strip() for term in selection.split(",")]
+
+
+def _versions(storage: Storage, selection: str) -> list[StyleVersion]:
+    """What the catalog selects; ``none`` is no matter of the catalog's."""
+    terms = [term for term in _terms(selection) if term != NO_STYLE]
+    return StyleCatalog.open(storage).resolve(",".join(terms)) if terms else []
+
+
+def _base(asked: str | None, versions: Sequence[StyleVersion] | None) -> tuple[str, BaseSpec]:
+    """Location and spec of the base: the one asked for, else the only one that the styles name, else the default."""
+    names = sorted({version.base_name for version in versions or ()}) or [DEFAULT_BASE]
+    if asked is None and len(names) > 1:
+        raise ValueError(f"the styles need different bases ({', '.join(names)}): run once for each")
+    if asked is None and names[0] not in bundled_bases():
+        raise ValueError(f"the styles were trained on base {names[0]}, which is not bundled: say where it is")
+    return describe_base(asked or names[0])
+
+
+def _other_base(spec: BaseSpec, versions: Sequence[StyleVersion]) -> list[Problem]:
+    mine = fingerprint(spec)
+    return [
+        Problem(
+            f"--styles {version.style_id}@{version.version}",
+            f"was trained on base {version.base_name} ({version.base_fingerprint}), not on {spec.name} ({mine})",
+            "give that base by --base, or train the style again",
+        )
+        for version in versions
+        if version.base_fingerprint != mine
+    ]
+
+
+def occupied(manifest: Manifest, variants: Sequence[Variant]) -> list[Problem]:
+    """Pictures of other parameters would be overwritten, and their rows be wrong."""
+    labels = {(variant.pair, variant.text): variant.label for variant in variants}
+    taken = [labels[found] for found in manifest.other_parameters(list(labels))]
+    hint = "give another --output, or the parameters of that run"
+    message = f"holds pictures of {', '.join(taken)} made with other parameters"
+    return [Problem("--output", message, hint)] if taken else []

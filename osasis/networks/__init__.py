@@ -1,0 +1,1 @@
+"""The networks: definitions and their configurations."""

@@ -1,0 +1,168 @@
+"""The three jobs on a cluster that is already there: by RAY_ADDRESS and by `ray job submit`, on disk and on S3."""
+
+import csv
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+import yaml
+from deltalake import DeltaTable
+from tenacity import retry, stop_after_delay, wait_fixed
+
+from catalog.store import StyleCatalog
+from cluster.storage import Storage
+from osasis.base import load_base
+from tests.support.jobs_run import ROOT, run_job
+from tests.support.tiny import make_tiny_base, tiny_recipe
+
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+@dataclass(frozen=True)
+class Head:
+    """A running head node; its environment lets clients in."""
+
+    env: dict[str, str]
+
+    def submit(self, job: str, *flags: object, expect: int = 0) -> str:
+        """``ray job submit``; the log, with the job's own exit code checked."""
+        command = [RAY, "job", "submit", "--working-dir", ".", "--", "python", f"jobs/{job}.py", *map(str, flags)]
+        done = subprocess.run(
+            command, cwd=ROOT, env=self.env, timeout=300, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True,
+        )  # fmt: skip
+        assert (done.returncode == 0) == (expect == 0), done.stdout
+        return done.stdout
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def head(s3: Any) -> Iterator[Head]:
+    """``ray start --head`` of its own, on the loopback interface, with token authentication."""
+    port, dashboard, agent = _free_port(), _free_port(), _free_port()
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short: Ray puts Unix sockets below it
+    env = dict(os.environ) | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"  # as in an activated environment
+    env.pop("RAY_ADDRESS", None)
+    # fmt: off
+    process = subprocess.Popen(
+        [RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=4",
+         f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", "--disable-usage-stats",
+         f"--dashboard-agent-listen-port={agent}",  # its default would meet that of any other Ray on this machine
+         "--min-worker-port=23000", "--max-worker-port=23999", "--object-store-memory=300000000",
+         f"--temp-dir={folder}"],
+        env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    )
+    # fmt: on
+    address = f"http://127.0.0.1:{dashboard}"
+
+    @retry(stop=stop_after_delay(90), wait=wait_fixed(0.5), reraise=True)
+    def ready() -> None:
+        answer = requests.get(
+            f"{address}/api/jobs/", headers={"Authorization": f"Bearer {env['RAY_AUTH_TOKEN']}"}, timeout=5
+        )
+        answer.raise_for_status()
+
+    try:
+        ready()
+        yield Head(env | {"RAY_ADDRESS": f"127.0.0.1:{port}", "RAY_API_SERVER_ADDRESS": address})
+    finally:
+        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+        psutil.wait_procs(family, timeout=20)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six portraits with a caption table, a tiny recipe, and a style."""
+    folder = tmp_path_factory.mktemp("inputs")
+    portraits = sorted((ROOT / "samples" / "portraits").glob("*.jpg"))[:6]
+    (folder / "images").mkdir()
+    for path in portraits:
+        shutil.copy(path, folder / "images")
+    with (folder / "labels.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, ["file", "split", "person", "smile"])
+        table.writeheader()
+        table.writerows({"file": p.name, "split": "train", "person": "man", "smile": "open"} for p in portraits)
+    (folder / "recipe.json").write_text(tiny_recipe().model_dump_json())
+    return folder
+
+
+def styles_file(folder: Path, base: str, storage: str, style_id: str) -> Path:
+    path = folder / f"{style_id}.yaml"
+    style = {"id": style_id, "image": str(ROOT / "samples/styles/van-gogh-1889.jpg")}
+    train = {"iterations": 2, "batch_size": 2, "encode_steps": 10, "decode_steps": 5}
+    train |= {"style_photo": {"steps": 10, "candidates": 1}}
+    path.write_text(yaml.safe_dump({"base": base, "storage": storage, "train": train, "styles": [style]}))
+    return path
+
+
+@pytest.mark.slow
+def test_a_base_by_submission_and_by_address(head: Head, inputs: Path, s3: Any, tmp_path: Path) -> None:
+    base = s3.bucket_uri()
+    make = ("--images", inputs / "images", "--table", inputs / "labels.csv", "--recipe", inputs / "recipe.json")
+    make += ("--name", "tiny", "--workers", 2)
+    log = head.submit("train_base", *make, "--out", base)
+    assert f"Base tiny is in {base}" in log
+    local_base = tmp_path / "base"
+    for name in Storage.open(base).list_files():
+        if not name.startswith("."):
+            Storage.open(base).download_file(name, local_base / name)
+    spec = load_base(local_base).spec
+    assert {"diffae.safetensors", "clip.safetensors", "content_bank.safetensors"} <= spec.files.keys()
+    run_job("train_base", *make, "--out", tmp_path / "b2", "--parts", "diffae", env=head.env)
+    assert (tmp_path / "b2" / "base.json").exists()
+
+
+def test_styles_by_submission_and_by_address(head: Head, inputs: Path, s3: Any, tmp_path: Path) -> None:
+    base, storage = s3.bucket_uri(), s3.bucket_uri()
+    for path in make_tiny_base(tmp_path / "base").iterdir():
+        Storage.open(base).upload_file(path, path.name)
+    head.submit("train_styles", "--config", styles_file(inputs, base, storage, "submitted"))
+    run_job("train_styles", "--config", styles_file(inputs, base, storage, "addressed"), env=head.env)
+    versions = StyleCatalog.open(Storage.open(storage)).list()
+    assert [str(version) for version in versions] == ["addressed@1", "submitted@1"]
+
+    quick = ("--storage", storage, "--base", base, "--encode-steps", 10, "--decode-steps", 5)
+    quick += ("--input", inputs / "images", "--output", f"{storage}/out")
+    head.submit("stylize", *quick, "--styles", "submitted")
+    run_job("stylize", *quick, "--styles", "all", env=head.env)
+    output = Storage.open(f"{storage}/out")
+    table = DeltaTable(output.delta_uri("manifest"), storage_options=output.delta_options()).to_pyarrow_table()
+    rows = table.to_pylist()
+    assert (
+        sorted((row["style_id"], row["status"]) for row in rows)
+        == [("addressed", "done")] * 6 + [("submitted", "done")] * 6
+    )
+    assert len({row["output_uri"] for row in rows}) == 12
+    assert all(Storage.open(row["output_uri"]).exists() for row in rows)
+
+
+def test_exit_codes_reach_the_job_list(head: Head) -> None:
+    log = head.submit("train_styles", "--config", "no-such-file.yaml", expect=2)
+    assert "no-such-file.yaml" in log
+    jobs = subprocess.run([RAY, "job", "list"], env=head.env, capture_output=True, text=True, check=True, timeout=60)
+    assert "exit code 2" in jobs.stdout.replace("\n", " ") or "driver_exit_code=2" in jobs.stdout, json.dumps(
+        jobs.stdout
+    )

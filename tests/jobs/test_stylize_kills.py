@@ -1,0 +1,77 @@
+"""The stylize job killed at any moment, and run again: nothing missing, nothing twice, nothing half-written."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import ray
+
+from cluster.storage import Storage
+from jobs.streaming.stylizer import Stylizer
+from tests.support.jobs_run import kill_job_when, run_job
+from tests.support.stylize_case import Case
+
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not import tests
+
+PICTURES = 60
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    case = Case.make(Storage.open(tmp_path / "root"), tmp_path)
+    case.add_pictures(PICTURES)
+    return case
+
+
+def test_driver_killed_in_the_middle(case: Case) -> None:
+    flags = case.argv(encode_steps=100, decode_steps=50, batch_size=1)[1:]
+    images = Path(case.root.uri) / "out" / "images"
+    kill_job_when("stylize", *flags, condition=lambda: len(list(images.glob("*/*.png"))) >= 5)
+    finished = len(list(images.glob("*/*.png")))
+    assert finished < 2 * PICTURES
+    assert len(case.rows()) <= finished, "a row without its picture"
+    for path in images.glob("*/*.png"):
+        assert path.read_bytes().endswith(b"IEND\xaeB`\x82"), "a half-written picture"
+    run_job("stylize", *flags)
+    assert case.check_consistent() == {"done": 2 * PICTURES}
+
+
+class DiesOnce(Stylizer):
+    """Kills its own process in the middle of the first batch that holds a certain picture, after writing one."""
+
+    def keep(self, label: str, row: dict[str, Any], result: Any) -> dict[str, Any]:
+        kept = super().keep(label, row, result)
+        flag = Path(self.task.output.path).parent / "died"
+        if row["key"].startswith("00013") and not flag.exists():
+            flag.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return kept
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_actor_killed_in_the_middle_of_a_batch(case: Case) -> None:
+    tally = case.run(worker=DiesOnce)
+    assert (Path(case.root.path) / "died").exists()
+    assert tally.counts()["done"] == 2 * PICTURES
+    assert case.check_consistent() == {"done": 2 * PICTURES}
+
+
+class DiesOf(Stylizer):
+    """Dies of one picture, whenever it meets it."""
+
+    def __call__(self, prepared: pa.Table) -> pa.Table:
+        if any(key.startswith("00007") for key in prepared["key"].to_pylist()):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(prepared)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_deadly_input_is_one_failed_row(case: Case) -> None:
+    tally = case.run(worker=DiesOf)
+    assert tally.counts()["done"] == 2 * (PICTURES - 1)
+    assert case.check_consistent() == {"done": 2 * (PICTURES - 1), "failed": 2}
+    assert {row["error_type"] for row in case.rows() if row["status"] == "failed"} == {"worker-died"}

@@ -1,0 +1,191 @@
+"""jobs/train_styles.py, end to end on a tiny base: local disk and S3, kills, second runs, configuration errors."""
+
+import hashlib
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from catalog.store import StyleCatalog
+from cluster.commandline.config_file import ConfigError, check, read_yaml
+from cluster.storage import Storage
+from jobs.finetuning.plan import make_plan
+from jobs.finetuning.styles_file import StylesFile
+from osasis.base import load_base, save_base
+from osasis.checkpoint import load_style
+from osasis.image import decode_image, fit, to_tensor
+from osasis.settings import TrainConfig
+from osasis.style_training import StyleTraining
+from tests.support.jobs_run import kill_job_when, run_job
+from tests.support.tiny import make_tiny_base
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_base(tmp_path_factory.mktemp("base"))
+
+
+def picture(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (40, 30, 3), dtype=np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def styles_file(folder: Path, base: Path, storage: str, count: int = 2, **train: object) -> Path:
+    styles = []
+    for i in range(count):
+        (folder / f"style {i}.png").write_bytes(picture(i))
+        styles.append({"id": f"style-{i}", "image": str(folder / f"style {i}.png"), "tags": ["painting"]})
+    path = folder / "styles.yaml"
+    path.write_text(yaml.safe_dump({"base": str(base), "storage": storage, "train": train, "styles": styles}))
+    return path
+
+
+def test_two_styles_at_once_then_nothing_to_do(tmp_path: Path, base: Path, s3: Any) -> None:
+    storage = Storage.open(s3.bucket_uri())
+    file = styles_file(tmp_path, base, storage.uri)
+    assert "2 to train, 2 at a time" in run_job("train_styles", "--config", file)
+    rows = StyleCatalog.open(storage).list()
+    assert [(row.style_id, row.version, row.tags) for row in rows] == [
+        ("style-0", 1, ["painting"]),
+        ("style-1", 1, ["painting"]),
+    ]
+    loaded = load_base(base)
+    for row in rows:
+        local = tmp_path / f"{row.style_id}.safetensors"
+        Storage.open(row.checkpoint_uri).download_file("", local)
+        assert load_style(local, loaded).header.style_id == row.style_id
+        assert Image.open(io.BytesIO(Storage.open(row.preview_uri or "").read_bytes())).size == (8 * 16, 2 * 16)
+        embedding = StyleCatalog.open(storage).show(str(row)).clip_embedding
+        assert embedding is not None
+        assert np.linalg.norm(embedding) == pytest.approx(1, rel=1e-3)
+        assert row.base_fingerprint == loaded.fingerprint
+    (record,) = storage.list_files("runs")
+    assert '"outcome": "done"' in storage.read_bytes(f"runs/{record}").decode()
+
+    assert "nothing to do" in run_job("train_styles", "--config", file)
+    assert StyleCatalog.open(storage).list() == rows
+
+    for name in storage.list_files("catalog"):  # as if the driver had died before the rows were written
+        storage.delete(f"catalog/{name}")
+    output = run_job("train_styles", "--config", file)
+    assert "registered" in output
+    assert "to train" not in output
+    again = StyleCatalog.open(storage).list()
+    assert [(row.checkpoint_sha256, row.run_id) for row in again] == [
+        (row.checkpoint_sha256, row.run_id) for row in rows
+    ]
+
+
+def test_what_changes_the_result_is_another_training(tmp_path: Path, base: Path) -> None:
+    def key(**train: object) -> str:
+        file = read_yaml(styles_file(tmp_path, base, str(tmp_path / "out"), count=1, **train))
+        (style,) = make_plan(check(file, StylesFile), file).styles
+        assert style.state == "train"
+        return style.train_key
+
+    assert key() == key() == key(seed=0)
+    assert len({key(), key(seed=1), key(iterations=5), key(weights={"recon_l1": 1})}) == 4
+
+
+def test_killed_in_the_middle_the_same_command_finishes(tmp_path: Path, base: Path) -> None:
+    storage = tmp_path / "out"
+    file = styles_file(tmp_path, base, str(storage), iterations=30)
+    flags = ("--config", file, "--checkpoint-every", 5)
+    states = storage / "train"
+    kill_job_when("train_styles", *flags, condition=lambda: len(list(states.glob("style-*/checkpoint*/state.pt"))) >= 2)
+    catalog = StyleCatalog.open(Storage.open(storage))
+    unfinished = {row.style_id for row in catalog.list()}
+    assert len(unfinished) < 2
+    output = run_job("train_styles", "--config", file, "--checkpoint-every", 5)
+    assert "registered" in output
+    assert [(row.style_id, row.version) for row in catalog.list()] == [("style-0", 1), ("style-1", 1)]
+    # The run that was cut makes the weights of one that was not, bit for bit.
+    torch.set_num_threads(1)
+    loaded = load_base(base)
+    for row in catalog.list():
+        config = TrainConfig.model_validate(row.train_config)
+        picture = decode_image((tmp_path / f"{row.style_id.replace('-', ' ')}.png").read_bytes())
+        square, _ = fit(picture, 16, config.fit)
+        training = StyleTraining(loaded, to_tensor(square)[None], config)
+        assert all(math.isfinite(step["total"]) for step in training.run())
+        assert hashlib.sha256(training.checkpoint(row.style_id, "official")).hexdigest() == row.checkpoint_sha256
+
+
+def test_configuration_errors_come_all_at_once_with_their_place(tmp_path: Path, base: Path) -> None:
+    (tmp_path / "text.png").write_text("not a picture")
+    path = tmp_path / "styles.yaml"
+    path.write_text(
+        f"base: {base}\nstorage: {tmp_path / 'out'}\nsyles_typo: 1\ntrain: {{iterations: -3}}\n"
+        "styles:\n  - id: Bad Id\n    image: a.png\n"
+    )
+    output = run_job("train_styles", "--config", path, expect=2)
+    for expected in ("styles.yaml:3 syles_typo", "styles.yaml:4 train", "styles.yaml:6 styles[0].id"):
+        assert expected in output
+    path.write_text(
+        f"base: {tmp_path / 'nobase'}\nstorage: s3://no-such-bucket-here/x\n"
+        f"styles:\n  - id: a\n    image: missing.png\n  - id: b\n    image: {tmp_path / 'text.png'}\n"
+    )
+    env = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s3cr3t"}
+    output = run_job("train_styles", "--config", path, expect=2, env=env)
+    for expected in (":1 base", ":2 storage", ":5 styles[0].image", ":7 styles[1].image"):
+        assert expected in output
+    assert "s3cr3t" not in output
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_flags_exit_with_2() -> None:
+    assert "--help lists the flags" in run_job("train_styles", "--no-such-flag", expect=2)
+    assert "nothing to train" in run_job("train_styles", "--storage", "x", expect=2)
+
+
+def test_a_users_own_photographs(tmp_path: Path, base: Path) -> None:
+    """Read before anything starts, in the order of their names; what they are is part of what a training is."""
+    photos = tmp_path / "photos"
+    (photos / "more").mkdir(parents=True)
+    for i, name in enumerate(("b.png", "a.png", "more/c.png")):
+        (photos / name).write_bytes(picture(i))
+    (photos / "notes.txt").write_text("no picture, and not named as one")
+
+    def plan(count: int = 64) -> Any:
+        content = {"photos": str(photos), "count": count}
+        file = read_yaml(styles_file(tmp_path, base, str(tmp_path / "out"), count=1, content=content))
+        return make_plan(check(file, StylesFile), file).styles[0]
+
+    first = plan()
+    assert first.content == tuple(str(photos / name) for name in ("a.png", "b.png", "more/c.png"))
+    assert plan(count=2).content == first.content[:2]
+    (photos / "b.png").write_bytes(picture(9))
+    assert plan().train_key != first.train_key
+    (photos / "d.png").write_text("not a picture")
+    with pytest.raises(ConfigError, match=r"content.*d\.png: "):
+        plan()
+    (photos / "d.png").unlink()
+    file = styles_file(tmp_path, base, str(tmp_path / "out"), count=1, content={"photos": str(photos)})
+    run_job("train_styles", "--config", file)
+    (row,) = StyleCatalog.open(Storage.open(tmp_path / "out")).list()
+    torch.set_num_threads(1)
+    loaded, config = load_base(base), TrainConfig.model_validate(row.train_config)
+    images = torch.stack(
+        [to_tensor(fit(decode_image(Path(uri).read_bytes()), 16, config.fit)[0]) for uri in plan().content]
+    )
+    reference, _ = fit(decode_image((tmp_path / "style 0.png").read_bytes()), 16, config.fit)
+    training = StyleTraining(loaded, to_tensor(reference)[None], config, photos=images)
+    list(training.run())
+    assert hashlib.sha256(training.checkpoint("style-0", "official")).hexdigest() == row.checkpoint_sha256
+
+
+def test_a_base_that_lacks_a_part_is_refused_before_work(tmp_path: Path, base: Path) -> None:
+    bare = tmp_path / "bare"
+    spec = load_base(base).spec
+    save_base(bare, spec.model_copy(update={"photo_prior": None, "perceptual": None}), {})
+    file = styles_file(tmp_path, bare, str(tmp_path / "out"), count=1)
+    output = run_job("train_styles", "--config", file, expect=2)
+    assert "lacks photo_prior" in output
+    assert "lacks perceptual" in output
