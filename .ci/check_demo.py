@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import torch
-from deltalake import DeltaTable
 
+from catalog.manifest import Manifest
 from catalog.store import StyleCatalog
 from cluster.storage import Storage
 from osasis.base import bundled_bases, load_base
@@ -28,15 +28,11 @@ def picture(uri: str, size: int, box: tuple[int, int, int, int] | None = None) -
 
 def main(storage: Storage) -> int:
     base = load_base(bundled_bases()["mini64"])
-    manifest = DeltaTable(storage.delta_uri("stylized/manifest")).to_pyarrow_table().to_pylist()
+    manifest = Manifest(storage.child("stylized")).rows(status="done")
     versions = StyleCatalog.open(storage).resolve("all")
     bad = 0
     for version in versions:
-        rows = [
-            r
-            for r in manifest
-            if (r["style_id"], r["version"], r["status"]) == (version.style_id, version.version, "done")
-        ]
+        rows = [r for r in manifest if (r["style_id"], r["version"]) == (version.style_id, version.version)]
         size = base.image_size
         photos = torch.stack(
             [picture(r["input_uri"], size, FitTransform.model_validate_json(r["transform"]).box) for r in rows]

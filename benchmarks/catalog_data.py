@@ -1,4 +1,4 @@
-"""Many styles for benchmarks/catalog.py, put into a catalog's table at once instead of by registration."""
+"""Many styles for benchmarks/catalog_scale.py, put into a catalog's table at once instead of by registration."""
 
 import json
 from datetime import UTC, datetime

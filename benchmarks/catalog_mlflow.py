@@ -1,4 +1,4 @@
-"""MLflow's side of benchmarks/catalog.py: runs in an environment of its own, prints one line of JSON.
+"""MLflow's side of benchmarks/catalog_scale.py: runs in an environment of its own, prints one line of JSON.
 
 A style is a registered model with one version. What MLflow has no place for stands in tags of the version, which are
 texts: metrics and the embedding (base64 of float32). Its filters cannot compare numbers in tags, nor dates of versions,

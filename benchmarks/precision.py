@@ -15,10 +15,9 @@ from osasis.base import Base, bundled_bases, load_base
 from osasis.checkpoint import Style
 from osasis.image import decode_image, fit, to_tensor
 from osasis.precision import choose_device
-from osasis.settings import train_config
+from osasis.settings import StylizeConfig, train_config
 from osasis.style_training import StyleTraining
 from osasis.stylize import encode, encoding_for, stylize
-from osasis.stylize_config import StylizeConfig
 
 SAMPLES = Path(__file__).resolve().parents[1] / "samples"
 

@@ -21,10 +21,9 @@ from jobs.shared.bases import open_base
 from osasis.base import Base
 from osasis.image import decode_image, encode_png, fit, to_image, to_tensor
 from osasis.metrics import gradient_correlation, structural_similarity, style_distance
-from osasis.settings import Preset, TrainConfig, train_config
+from osasis.settings import Preset, StylizeConfig, TrainConfig, train_config
 from osasis.style_training import StyleTraining
 from osasis.stylize import encode, encoding_for, stylize
-from osasis.stylize_config import StylizeConfig
 
 console = Console(highlight=False, soft_wrap=True)
 FIGURES = ("style", "structure", "ssim", "change", "train_seconds")

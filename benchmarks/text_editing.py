@@ -22,10 +22,9 @@ from osasis.base import Base
 from osasis.content import Content
 from osasis.image import decode_image, encode_png, fit, to_image, to_tensor
 from osasis.metrics import gradient_correlation, structural_similarity
+from osasis.settings import StylizeConfig, TextConfig
 from osasis.strength import no_style, without_style
 from osasis.stylize import encode, encoding_for, stylize
-from osasis.stylize_config import StylizeConfig
-from osasis.text_config import TextConfig
 from osasis.text_edit import edit
 
 SIDE = 64

@@ -111,7 +111,7 @@ def _trainer(recipe: Recipe, path: Path, flags: BenchmarkFlags) -> DenoisingTrai
     torch.manual_seed(0)
     side = recipe.decode_size
     images = np.random.default_rng(0).integers(0, 255, (flags.batch_size, side, side, 3), dtype=np.uint8)
-    changes = {"batch_size": flags.batch_size, "bf16": path.bf16, "loaders": 0}
+    changes = {"batch_size": flags.batch_size, "precision": "bf16" if path.bf16 else "float32", "loaders": 0}
     config = recipe.diffae_training.model_copy(update=changes)
 
     def wrap(module: nn.Module) -> nn.Module:

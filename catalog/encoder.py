@@ -35,7 +35,7 @@ class BaseClip:
         self._base = import_module("osasis.base")
         self._image = import_module("osasis.image")
         errors = import_module("osasis.errors")
-        folder = Storage.open(self._base.bundled_bases().get(location, location))
+        folder = Storage.open(self._base.base_location(location))
         try:
             spec_file = fetch(folder.child_uri("base.json"))
             self._spec = self._base.load_spec(spec_file.parent)

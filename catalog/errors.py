@@ -7,6 +7,7 @@ ValueError
 └── CatalogUsageError   asked for in a way that cannot be done; nothing was touched
 StorageError            storage refused or failed (cluster.storage)
 ├── CheckpointMismatch  a checkpoint is not there, or not the one described
+├── DamagedTable        a table whose files are missing, cut short or not of its making
 └── NewerCatalog        written by a later version of this program
 """
 
@@ -30,3 +31,7 @@ class CheckpointMismatch(StorageError):
 
 class NewerCatalog(StorageError):
     """The catalog was written by a later version of this program; the message names the version needed."""
+
+
+class DamagedTable(StorageError):
+    """A table of the catalog, or a manifest, whose files are missing, cut short or not of its making."""

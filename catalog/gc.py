@@ -11,8 +11,8 @@ from typing import Any
 
 from catalog.changes import Changes, Pair
 from catalog.errors import CatalogUsageError
-from catalog.layout import FOLDER, URIS, WHOLE, folder_of, inside, owned, stored
 from catalog.store import StyleCatalog
+from catalog.style_folder import FOLDER, RESULT, URIS, folder_of, inside, owned, stored
 from catalog.view import Question
 from cluster.storage import FileInfo, Storage
 
@@ -122,7 +122,7 @@ def _folder(storage: Storage, folder: str) -> list[FileInfo]:
     if alone := storage.stat(folder):
         return [FileInfo(folder, alone.size, alone.version, alone.modified)]
     files = [FileInfo(f"{folder}/{f.name}", f.size, f.version, f.modified) for f in storage.walk(folder)]
-    return sorted(files, key=lambda file: (not file.name.endswith(f"/{WHOLE}"), file.name))
+    return sorted(files, key=lambda file: (not file.name.endswith(f"/{RESULT}"), file.name))
 
 
 def _free(storage: Storage, files: Sequence[FileInfo], report: GcReport, dry_run: bool) -> None:

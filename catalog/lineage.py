@@ -1,23 +1,17 @@
 """Where a picture or a style comes from, and how to make it again: from manifest row and run record to the command."""
 
 import json
-import re
 import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import pyarrow.compute as pc
-from deltalake import DeltaTable
-from deltalake.exceptions import TableNotFoundError
-
 from catalog.errors import CatalogUsageError, UnknownStyle
+from catalog.manifest import Manifest
+from catalog.output_names import RUN_FLAGS, output_of
 from catalog.schema import StyleVersion
 from catalog.store import StyleCatalog
 from cluster.storage import NotFound, Storage
 
-_OUTPUT = re.compile(r"(?P<root>.+)/images/[a-z0-9-]+@[0-9]+(~[^/]+)?/.+\.png")
-_ABOUT_THE_RUN = ("input", "input_column", "styles", "text", "output", "limit", "workers", "retry_failed", "dry_run")
-"""Flags of a stylize run that say what was done when, and nothing of how a picture came out."""
 _RUN_SHOWN = ("run_id", "job", "started_at", "outcome", "host", "git_commit", "versions")
 
 Lineage = dict[str, Any]
@@ -37,8 +31,8 @@ def picture_lineage(catalog: StyleCatalog, uri: str, output: str) -> Lineage:
         StorageError: storage does not answer.
     """
     picture = Storage.open(uri)
-    found = _OUTPUT.fullmatch(picture.uri)
-    row = found and _manifest_row(Storage.open(found["root"]), picture.uri)
+    output_uri = output_of(picture.uri)
+    row = Manifest(Storage.open(output_uri)).picture(picture.uri) if output_uri else None
     if not row:
         raise CatalogUsageError(f"{uri}: no manifest holds this picture; give the output_uri of a row that is done")
     # Version 0 is the base alone, which is asked for without a version.
@@ -48,7 +42,7 @@ def picture_lineage(catalog: StyleCatalog, uri: str, output: str) -> Lineage:
     except UnknownStyle:
         style = None
     run = _run(catalog.storage, row["run_id"])
-    settings = run and {key: value for key, value in run["config"].items() if key not in _ABOUT_THE_RUN}
+    settings = run and {key: value for key, value in run["config"].items() if key not in RUN_FLAGS}
     prompts = [row["text"]] if row.get("text") else []
     given = {"input": row["input_uri"], "styles": name, "text": prompts, "output": output}
     return {
@@ -105,15 +99,6 @@ def flags_of(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 def _command(job: str, values: Mapping[str, Any]) -> str:
     return shlex.join(["python", job, *flags_of(values)])
-
-
-def _manifest_row(output: Storage, uri: str) -> dict[str, Any] | None:
-    try:
-        table = DeltaTable(output.delta_uri("manifest"), storage_options=output.delta_options())
-    except TableNotFoundError:
-        return None
-    rows = table.to_pyarrow_dataset().to_table(filter=pc.field("output_uri") == uri).to_pylist()
-    return rows[-1] if rows else None
 
 
 def _run(storage: Storage, run_id: str) -> dict[str, Any] | None:

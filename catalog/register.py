@@ -6,8 +6,8 @@ from deltalake import DeltaTable
 
 from catalog.changes import Changes, Pair
 from catalog.errors import CheckpointMismatch
-from catalog.layout import MARK, folder_of
 from catalog.schema import NewStyle, StyleVersion
+from catalog.style_folder import MARK, folder_of
 from catalog.tables import Commit, Log
 from catalog.view import View
 from cluster.storage import Storage

@@ -3,10 +3,12 @@
 import re
 from dataclasses import dataclass
 
+from catalog.output_names import NO_STYLE
+
 STYLE_ID = r"^[a-z0-9][a-z0-9-]{0,62}$"
 ALIAS = r"^[a-z][a-z0-9-]{0,62}$"
 
-_RESERVED = {"all": "it selects every style", "none": "it stands for no style"}
+_RESERVED = {"all": "it selects every style", NO_STYLE: "it stands for the base alone"}
 
 
 class SelectorError(ValueError):

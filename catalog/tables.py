@@ -5,14 +5,15 @@ grow. Readers open the events first: every event they see then speaks of a row t
 """
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from deltalake import DeltaTable
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError
 
+from catalog.delta import explained, open_table
 from catalog.errors import NewerCatalog
 from cluster.storage import Storage, StorageError
 
@@ -69,20 +70,12 @@ class Log:
 
         Raises:
             NewerCatalog: a later program wrote it.
+            DamagedTable: it cannot be opened.
         """
-        try:
-            table = self._opened()
-        except TableNotFoundError:
-            # Asked of storage too, which tells a missing table from a missing bucket.
-            log = self.storage.walk(f"{self.name}/_delta_log", recursive=False)
-            if not any(info.name.endswith(".json") for info in log):
-                return None
-            table = self._opened()  # somebody made it just now
-        _check_format(table, self.uri)
+        table = open_table(self.storage, self.name)
+        if table is not None:
+            _check_format(table, self.uri)
         return table
-
-    def _opened(self) -> DeltaTable:
-        return DeltaTable(self.uri, storage_options=self.storage.delta_options())
 
     def append(self, decide: Callable[[DeltaTable], Commit], operation: str) -> Commit:
         """Append what ``decide`` makes of the table, deciding anew as often as others come first.
@@ -144,25 +137,9 @@ class Log:
             storage_options=self.storage.delta_options(),
         )
 
-    @contextmanager
-    def explained(self, operation: str) -> Iterator[None]:
+    def explained(self, operation: str) -> AbstractContextManager[None]:
         """Turns what Delta raises into a :class:`StorageError` that names the table and the operation."""
-        try:
-            yield
-        except CommitFailedError as error:
-            raise StorageError(f"{self.uri}: cannot {operation}: too many others write; try again") from error
-        except (DeltaError, OSError) as error:
-            raise StorageError(f"{self.uri}: cannot {operation}: {self._reason(error)}") from error
-
-    def _reason(self, error: Exception) -> str:
-        if not self.storage.is_local:
-            # Storage explains dead servers, credentials and buckets better than Delta does.
-            try:
-                next(self.storage.walk(f"{self.name}/_delta_log", recursive=False), None)
-            except StorageError as explained:
-                return str(explained)
-        lines = [line.strip(" ↳\x1b[031m") for line in str(error).strip().splitlines()]
-        return f"{type(error).__name__}: {' '.join(lines)[:300]}"
+        return explained(self.storage, self.name, operation)
 
 
 def _retrying() -> "Retrying":
@@ -178,7 +155,8 @@ def _retrying() -> "Retrying":
 
 def _unanswered(error: BaseException) -> bool:
     """A write whose answer did not come: Delta does not repeat it, for it may have been done; deciding anew tells."""
-    return isinstance(error, OSError) and "HTTP error" in str(error) and " retries" not in str(error)
+    raised = error.__cause__ if isinstance(error, StorageError) else error
+    return isinstance(raised, OSError) and "HTTP error" in str(raised) and " retries" not in str(raised)
 
 
 def _given_up(state: "RetryCallState") -> bool:

@@ -17,9 +17,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from catalog.errors import CatalogUsageError, CheckpointMismatch
-from catalog.layout import FOLDER
 from catalog.schema import NewStyle, Sha256, StyleVersion
 from catalog.store import StyleCatalog
+from catalog.style_folder import FOLDER
 from cluster.storage import NotFound, Storage
 
 _BUNDLE = "bundle.json"

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from catalog.changes import Pair
 from catalog.gc import ORPHAN_GUARD, orphans
-from catalog.layout import URIS
 from catalog.store import StyleCatalog
+from catalog.style_folder import URIS
 from catalog.view import Question
 from cluster.storage import NotFound, Storage, StorageError
 

@@ -22,7 +22,7 @@ from jobs.shared.bases import open_base
 from osasis.base import Base
 from osasis.content import draw_photos
 from osasis.errors import BaseError, ImageRejected, OsasisError
-from osasis.image import decode_image, encode_png, fit, to_image
+from osasis.image import decode_image, encode_png, fit, pixels_to_tensor, to_image
 from osasis.networks.diffae import DiffAE
 from osasis.noise import starting_noise
 from osasis.pretrain.clip import evaluate
@@ -135,7 +135,7 @@ def _journeys(
 ) -> dict[str, float]:
     """Round trips in decibels, and how far z_sem alone leads, beside another photograph's distance."""
     chosen = np.random.default_rng(flags.seed).permutation(len(images))[: flags.count]
-    photos = torch.stack([_tensor(images[i]) for i in chosen]).to(base.device)
+    photos = torch.stack([pixels_to_tensor(images[i]) for i in chosen]).to(base.device)
     noise = torch.cat([_noise(base, flags.seed, "z alone", rows[i]["file"]) for i in chosen])
     ends: dict[str, list[Tensor]] = {"t0": [], "full": [], "z": []}
     for start in range(0, len(photos), flags.batch_size):
@@ -171,7 +171,7 @@ def _samples(base: Base, rows: list[Row], images: np.ndarray, flags: BaseReportF
     _write_grid(out, "samples.png", pictures, 8)
     if base.spec.clip is None:
         return {}
-    photos = _embedded(base, torch.stack([_tensor(image) for image in images]))
+    photos = _embedded(base, pixels_to_tensor(np.stack(list(images))))
     half = len(photos) // 2
     return {
         "Fréchet/samples": frechet_distance(_embedded(base, pictures), photos),
@@ -213,11 +213,6 @@ _MEASURES: dict[str, Callable[[Base, list[Row], np.ndarray, BaseReportFlags, Sto
     "CLIP": _clip,
     "distortions": _distortions,
 }
-
-
-def _tensor(square: np.ndarray) -> Tensor:
-    """uint8 [S, S, 3] → [3, S, S] in [-1, 1]."""
-    return torch.from_numpy(square.copy()).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def _embedded(base: Base, pictures: Tensor) -> Tensor:

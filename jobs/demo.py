@@ -5,11 +5,11 @@ import sys
 import time
 from pathlib import Path
 
-from deltalake import DeltaTable
 from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
+from catalog.manifest import Manifest
 from catalog.schema import StyleVersion
 from catalog.store import StyleCatalog
 from cluster.commandline.cli import ExitCode, JobFlags, parse_flags, run_job
@@ -49,7 +49,7 @@ def main() -> int:
 
     console.rule("3/3 Gallery")
     versions = StyleCatalog.open(storage).resolve("all")
-    rows = _done_rows(output)
+    rows = Manifest(output).rows(["input_uri", "style_id", "version", "output_uri", "transform"], status="done")
     gallery = read_gallery(rows, versions)
     storage.write_bytes("gallery.png", gallery.png(blocks=3 if len(versions) < 4 else 1))
     storage.write_bytes("gallery.html", gallery.html("OSASIS on Ray"))
@@ -72,13 +72,6 @@ def _run(title: str, command: list[str]) -> float:
     if code:
         sys.exit(code)
     return time.monotonic() - started
-
-
-def _done_rows(output: Storage) -> list[dict[str, str]]:
-    table = DeltaTable(output.delta_uri("manifest"), storage_options=output.delta_options())
-    columns = ["input_uri", "style_id", "version", "output_uri", "transform", "status"]
-    rows = table.to_pyarrow_dataset().to_table(columns=columns).to_pylist()
-    return [row for row in rows if row["status"] == "done"]
 
 
 def _table(versions: list[StyleVersion], rows: list[dict[str, str]]) -> Table:

@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, load_yaml, parse_flags, run_job
+from cluster.commandline.problems import Problems
 from cluster.runtime.run_record import run_record
-from cluster.storage import Storage, StorageError
+from cluster.storage import Storage
 from cluster.storage.cache import fetch
 from jobs.shared.bases import describe_base
 from osasis.base import BaseSpec, Provenance, fingerprint, load_base, save_base
@@ -91,15 +92,11 @@ def main() -> int:
 
 def _read(flags: ImportBaseFlags) -> tuple[BaseSpec, Parts]:
     """The bundle; every file that is missing or wrong is a problem of its flag."""
-    problems: list[Problem] = []
+    problems = Problems()
     given = load_yaml(flags.config, Given) if flags.config else Given()
 
     def local(flag: str, uri: str) -> Path:
-        try:
-            return fetch(uri)
-        except StorageError as error:
-            problems.append(Problem(flag, str(error)))
-            return Path(uri)
+        return problems.attempt(flag, lambda: fetch(uri)) or Path(uri)
 
     named = [item.rpartition("=") for item in flags.clip]
     files = OfficialFiles(
@@ -112,8 +109,7 @@ def _read(flags: ImportBaseFlags) -> tuple[BaseSpec, Parts]:
         head_channels=flags.photo_prior_head_channels,
         given=given.model_dump(),
     )
-    if problems:
-        raise ConfigError(problems)
+    problems.check()
     provenance = Provenance(made_by="jobs/import_base.py", data=flags.data, license=flags.license)
     try:
         return read_bundle(files, flags.name, style_levels=flags.style_levels, provenance=provenance)

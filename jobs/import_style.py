@@ -4,7 +4,6 @@ import hashlib
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
 from PIL import Image
 from pydantic import Field
 from rich.console import Console
@@ -12,6 +11,7 @@ from rich.console import Console
 from catalog.probes import PROBE_SET
 from catalog.schema import NewStyle, StyleId, Tag
 from catalog.store import StyleCatalog
+from catalog.style_folder import CHECKPOINT, PHOTO, PREVIEW, REFERENCE, StyleFolder
 from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, parse_flags, run_job
 from cluster.runtime.run_record import run_record
 from cluster.storage import Storage, StorageError
@@ -21,7 +21,8 @@ from jobs.shared.previews import make_preview
 from osasis.base import Base, clip_fingerprint
 from osasis.checkpoint import FORMAT, load_style
 from osasis.errors import OsasisError
-from osasis.image import FitMode, decode_image, encode_png, fit, to_image, to_tensor
+from osasis.full_size import texture_of, whole_reference
+from osasis.image import FitMode, decode_image, encode_png, fit, to_tensor
 from osasis.importers.style import OfficialStyle, read_style, style_file
 from osasis.precision import choose_device
 
@@ -55,48 +56,46 @@ class ImportStyleFlags(JobFlags):
 def main() -> int:
     flags = parse_flags(ImportStyleFlags)
     storage = Storage.open(flags.storage)
-    base, official, reference, image_sha256, checkpoint_sha256 = _read(flags)
+    base, official, picture, image_sha256, checkpoint_sha256 = _read(flags)
+    reference = to_tensor(fit(picture, base.image_size, flags.fit)[0])[None].to(base.device)
     identity = f"{base.fingerprint} {checkpoint_sha256} {image_sha256} {flags.fit}"
     key = hashlib.sha256(identity.encode()).hexdigest()[:12]
-    folder = storage.child("checkpoints", flags.id, key)
+    folder = StyleFolder.of(storage, flags.id, key)
     form = "with time" if official.config().spn == "time" else "plain"
     console.print(f"{flags.id}: {official.iterations} iterations, SPN {form}, base {base.spec.name} → {folder}")
     if flags.dry_run:
         return ExitCode.DONE
     storage.check_writable()
     catalog = StyleCatalog.open(storage)
-    if known := catalog.find(flags.id, folder.child_uri("style.safetensors")):
+    if known := catalog.find(flags.id, folder.checkpoint_uri):
         console.print(f"{known} is in the catalog already; nothing to do.")
         return ExitCode.DONE
     with run_record(storage, job="import_style", config=flags) as record:
-        data = style_file(official, base, reference, flags.id)
-        pictures = {"reference": encode_png(to_image(reference[0].cpu()))}
+        data = style_file(official, base, reference, flags.id, texture_of(picture, base.image_size, flags.fit))
+        whole = whole_reference(picture, base.image_size, flags.fit)
+        uris = {"reference_uri": folder.write(REFERENCE, encode_png(whole))}
         if flags.photo:
-            pictures["photo"] = encode_png(_square(Storage.open(flags.photo).read_bytes(), base.image_size, flags.fit))
-        folder.write_bytes("style.safetensors", data)
+            photo = fit(decode_image(Storage.open(flags.photo).read_bytes()), base.image_size, flags.fit)[0]
+            uris["photo_uri"] = folder.write(PHOTO, encode_png(photo))
+        uris["checkpoint_uri"] = folder.write(CHECKPOINT, data)
         if flags.preview:
             with record.timed("preview"):
-                style = load_style(fetch(folder.child_uri("style.safetensors")), base)
-                pictures["preview"] = make_preview(style, base).png()
-        for name, png in pictures.items():
-            folder.write_bytes(f"{name}.png", png)
+                style = load_style(fetch(folder.checkpoint_uri), base)
+                uris["preview_uri"] = folder.write(PREVIEW, make_preview(style, base).png())
         embedded = base.spec.clip is not None
         row = catalog.register(
             NewStyle(
+                **uris,
                 style_id=flags.id,
                 base_name=base.spec.name,
                 base_fingerprint=base.fingerprint,
-                checkpoint_uri=folder.child_uri("style.safetensors"),
                 checkpoint_sha256=hashlib.sha256(data).hexdigest(),
                 checkpoint_bytes=len(data),
                 checkpoint_format=FORMAT,
                 preset="official",
                 train_config=official.config().model_dump(mode="json"),
-                reference_uri=folder.child_uri("reference.png"),
                 reference_sha256=image_sha256,
-                photo_uri=folder.child_uri("photo.png") if "photo" in pictures else None,
-                preview_uri=folder.child_uri("preview.png") if "preview" in pictures else None,
-                probe_set=PROBE_SET if "preview" in pictures else None,
+                probe_set=PROBE_SET if flags.preview else None,
                 clip_embedding=base.clip.encode_image(reference)[0].tolist() if embedded else None,
                 clip_encoder=clip_fingerprint(base.spec),
                 tags=list(flags.tags),
@@ -113,8 +112,8 @@ def main() -> int:
     return ExitCode.DONE
 
 
-def _read(flags: ImportStyleFlags) -> tuple[Base, OfficialStyle, torch.Tensor, str, str]:
-    """(base, style, reference [1, 3, S, S], its sha256, the checkpoint's sha256).
+def _read(flags: ImportStyleFlags) -> tuple[Base, OfficialStyle, Image.Image, str, str]:
+    """(base, style, reference, its sha256, the checkpoint's sha256).
 
     Raises:
         ConfigError: one of the files is missing or cannot be imported.
@@ -126,7 +125,7 @@ def _read(flags: ImportStyleFlags) -> tuple[Base, OfficialStyle, torch.Tensor, s
         base = open_base(locate_base(flags.base), str(device))
         flag = "--image"
         image = Storage.open(flags.image).read_bytes()
-        reference = to_tensor(_square(image, base.image_size, flags.fit))[None].to(device)
+        picture = decode_image(image)
         if flags.photo:
             flag = "--photo"
             decode_image(Storage.open(flags.photo).read_bytes())
@@ -136,11 +135,7 @@ def _read(flags: ImportStyleFlags) -> tuple[Base, OfficialStyle, torch.Tensor, s
     except (StorageError, OsasisError, ValueError) as error:
         raise ConfigError(Problem(flag, str(error))) from None
     digests = hashlib.sha256(image).hexdigest(), Storage.open(path).sha256()
-    return base, official, reference, *digests
-
-
-def _square(data: bytes, size: int, mode: FitMode) -> Image.Image:
-    return fit(decode_image(data), size, mode)[0]
+    return base, official, picture, *digests
 
 
 if __name__ == "__main__":

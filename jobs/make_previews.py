@@ -9,13 +9,13 @@ from pydantic import Field
 from ray.util import ActorPool
 from rich.console import Console
 
-from catalog.layout import FOLDER, folder_of
 from catalog.probes import PROBE_SET
 from catalog.schema import StyleVersion
 from catalog.store import StyleCatalog, UnknownStyle
+from catalog.style_folder import FOLDER, folder_of
 from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, parse_flags, run_job
 from cluster.runtime.connection import connect
-from cluster.runtime.resources import Ask, capacity
+from cluster.runtime.resources import Resources, capacity
 from cluster.runtime.run_record import RunRecord, run_record
 from cluster.storage import Storage
 from cluster.storage.cache import fetch
@@ -101,13 +101,13 @@ def _todo(versions: Sequence[StyleVersion], flags: MakePreviewsFlags) -> tuple[s
 def _make(
     location: str, todo: Sequence[StyleVersion], flags: MakePreviewsFlags, catalog: StyleCatalog, record: RunRecord
 ) -> None:
-    ask = Ask(flags.cpus_per_worker, flags.gpus_per_worker)
+    resources = Resources(flags.cpus_per_worker, flags.gpus_per_worker)
     with connect(), record.timed("previews"):
-        count = min(flags.workers or len(todo), capacity(ask), len(todo))
+        count = min(flags.workers or len(todo), capacity(resources), len(todo))
         device = "cuda" if flags.gpus_per_worker else "cpu"
         threads = max(1, round(flags.cpus_per_worker))
         makers = [
-            PreviewMaker.options(**ask.ray_options()).remote(location, device, threads)  # type: ignore[attr-defined]
+            PreviewMaker.options(**resources.ray_options()).remote(location, device, threads)  # type: ignore[attr-defined]
             for _ in range(count)
         ]
 

@@ -6,11 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 from rich.console import Console
 
+from catalog.manifest import Manifest
+from catalog.output_names import NO_STYLE
 from cluster.commandline.cli import ConfigError, ExitCode, Problem, parse_flags, run_job
+from cluster.commandline.problems import Problems
 from cluster.runtime.connection import connect
 from cluster.runtime.run_record import run_record
 from cluster.storage import Storage
@@ -18,18 +22,17 @@ from cluster.storage.cache import default_cache_dir
 from jobs.shared.bases import DEFAULT_BASE, describe_base
 from jobs.streaming.flags import StreamFlags
 from jobs.streaming.inputs import Source, open_source
-from jobs.streaming.manifest import Manifest
 from jobs.streaming.outstanding import Tally
 from jobs.streaming.pipeline import Pipeline
 from jobs.streaming.plan import occupied
 from jobs.streaming.prepare import Prepare
-from jobs.streaming.problems import Problems
 from jobs.streaming.ranker import DENSITY_SCHEMA, Ranker, RankerTask
 from jobs.streaming.recorder import Recorder
 from jobs.streaming.stream import WINDOW_PAIRS, pool, stream
-from jobs.streaming.variants import NO_STYLE, Variant
+from jobs.streaming.variants import Variant
 from osasis.base import BaseSpec, fingerprint
-from osasis.density import DensityConfig
+from osasis.errors import OsasisError
+from osasis.settings import DensityConfig
 
 TABLE, LOW, HIGH = "density", "low.txt", "high.txt"
 """Below --output: a Delta table with a row per input, and URIs of the least and the most usual inputs, one a line."""
@@ -75,7 +78,7 @@ def make_plan(flags: RankFlags) -> RankPlan:
     Raises:
         ConfigError: with every problem found.
     """
-    problems = Problems()
+    problems = Problems(OsasisError)
     attempt = problems.attempt
     source = attempt("--input", lambda: open_source(flags.input, flags.input_column))
     output = attempt("--output", flags.open_output)
@@ -106,10 +109,8 @@ def rank(
 
 def extremes(table: Manifest, count: int) -> tuple[list[str], list[str]]:
     """URIs of (lowest density, highest density), at most ``count`` each; the most extreme first, ties by URI."""
-    found = table.table()
-    if found is None:
-        return [], []
-    rows = found.to_pyarrow_dataset().to_table(columns=["input_uri", "distance"], filter=pc.field("status") == "done")
+    batches = table.batches(["input_uri", "distance"], "status = 'done'")
+    rows = pa.Table.from_batches(batches, pa.schema([("input_uri", pa.string()), ("distance", pa.float64())]))
 
     def first(order: str) -> list[str]:
         keys = [("distance", order), ("input_uri", "ascending")]

@@ -8,12 +8,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from catalog.manifest import Manifest
 from catalog.store import UnknownStyle
 from cluster.commandline.cli import ExitCode, parse_flags, run_job
 from cluster.runtime.connection import connect
 from cluster.runtime.run_record import run_record
 from cluster.storage.cache import default_cache_dir
-from jobs.streaming.manifest import Manifest
 from jobs.streaming.outstanding import Tally
 from jobs.streaming.pipeline import Pipeline
 from jobs.streaming.plan import Plan, StylizeFlags, make_plan

@@ -1,11 +1,13 @@
 """Make a base bundle by pretraining: ``python jobs/train_base.py --images DIR --table labels.csv --out DIR``."""
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field
 from rich.console import Console
 
 from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, parse_flags, run_job
 from cluster.runtime.connection import connect
-from cluster.runtime.resources import Ask
+from cluster.runtime.resources import Resources
 from cluster.runtime.run_record import RunRecord, run_record
 from cluster.storage import Storage
 from jobs.pretraining.bundle import bank_from_folder, bank_from_set, write_bundle
@@ -13,13 +15,13 @@ from jobs.pretraining.dataset import open_images, prepare, read_rows, shard_imag
 from jobs.pretraining.estimate import cost_table
 from jobs.pretraining.latents import encode_all
 from jobs.pretraining.loop import Pretraining, fit_part
-from jobs.pretraining.parts import ORDER, PartName, part_file
+from jobs.pretraining.parts import part_file
 from jobs.pretraining.recipes import check_fit, keep_plan, read_recipe, still_to_train
 from jobs.pretraining.sources import Source, open_source
 from jobs.shared.bases import describe_base
 from osasis.errors import BaseError
 from osasis.pretrain.captions import own_words
-from osasis.pretrain.recipe import Recipe
+from osasis.pretrain.recipe import PARTS, PartName, Recipe, current_part
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -47,7 +49,7 @@ class TrainBaseFlags(JobFlags):
     """Name of the base, as styles will know it."""
     recipe: str = "mini64"
     """Sizes of the networks and how they are trained: mini64, ffhq256, or a YAML or JSON file."""
-    parts: tuple[PartName, ...] = ORDER
+    parts: tuple[Annotated[PartName, BeforeValidator(current_part)], ...] = PARTS
     """Which parts to train."""
     bank_images: str | None = None
     """Folder or prefix of photographs for the content bank; default: the first of --images."""
@@ -105,8 +107,8 @@ def main() -> int:
         check_fit(recipe, todo, usable, flags.workers, work)
         _train(flags, recipe, work, data, todo, record)
         photos = bank or bank_from_set(work, data, recipe)
-        ask = Ask(cpus=flags.cpus_per_worker, gpus=flags.gpus_per_worker)
-        write_bundle(flags.name, recipe, out, work, photos, ask, data=flags.data, license=flags.license)
+        resources = Resources(cpus=flags.cpus_per_worker, gpus=flags.gpus_per_worker)
+        write_bundle(flags.name, recipe, out, work, photos, resources, data=flags.data, license=flags.license)
     console.print(f"[green]Base {flags.name} is in {out}[/green]")
     return ExitCode.DONE
 
@@ -131,21 +133,21 @@ def _check(flags: TrainBaseFlags, recipe: Recipe, source: Source, todo: list[Par
 def _train(
     flags: TrainBaseFlags, recipe: Recipe, work: Storage, data: str, todo: list[PartName], record: RunRecord
 ) -> None:
-    ask = Ask(cpus=flags.cpus_per_worker, gpus=flags.gpus_per_worker)
+    resources = Resources(cpus=flags.cpus_per_worker, gpus=flags.gpus_per_worker)
     plan = Pretraining(
         recipe=recipe,
         work=work,
         data=data,
         workers=flags.workers,
-        ask=ask,
+        resources=resources,
         checkpoint_every=flags.checkpoint_every,
         sample_every=flags.sample_every,
         start_from=describe_base(flags.start_from)[0] if flags.start_from else None,
     )
     for part in todo:
-        if part == "latent":
+        if part == "latent_prior":
             with record.timed("latents"):
-                encode_all(recipe, work, data, part_file("diffae"), flags.workers, ask)
+                encode_all(recipe, work, data, part_file("diffae"), flags.workers, resources)
         with record.timed(part):
             metrics = fit_part(part, plan)
         record.metrics |= {f"{part}/{name}": value for name, value in metrics.items()}

@@ -4,13 +4,12 @@ import ray
 from rich.console import Console
 from rich.table import Table
 
-from catalog.schema import NewStyle
 from catalog.store import StyleCatalog
 from cluster.commandline.cli import ExitCode, parse_flags, run_job
 from cluster.runtime.connection import connect
-from cluster.runtime.resources import Ask, capacity
+from cluster.runtime.resources import Resources, capacity
 from cluster.runtime.run_record import RunRecord, run_record
-from jobs.finetuning.plan import RESULT, StylePlan, TrainPlan, make_plan
+from jobs.finetuning.plan import StylePlan, TrainPlan, make_plan
 from jobs.finetuning.progress import TrainingProgress
 from jobs.finetuning.queue import Board, Outcome, fit_style, run_queue
 from jobs.finetuning.styles_file import TrainStylesFlags, read_styles
@@ -43,10 +42,10 @@ def main() -> int:
 def _train(
     todo: list[StylePlan], plan: TrainPlan, flags: TrainStylesFlags, catalog: StyleCatalog, record: RunRecord
 ) -> None:
-    ask = Ask(cpus=flags.cpus_per_worker, gpus=flags.gpus_per_worker)
+    resources = Resources(cpus=flags.cpus_per_worker, gpus=flags.gpus_per_worker)
     with connect() as cluster, record.timed("train"):
-        limit = min(flags.workers or len(todo), capacity(ask), len(todo))
-        console.print(f"Ray at {cluster.address}: {len(todo)} to train, {limit} at a time, {ask} each.")
+        limit = min(flags.workers or len(todo), capacity(resources), len(todo))
+        console.print(f"Ray at {cluster.address}: {len(todo)} to train, {limit} at a time, {resources} each.")
         board = Board.remote()  # type: ignore[attr-defined]
 
         def submit(style: StylePlan) -> "ray.ObjectRef[Outcome]":
@@ -58,7 +57,7 @@ def _train(
                 "threads": max(1, int(flags.cpus_per_worker)),
                 "board": board,
             }
-            return fit_style.remote(style, loop_config, ask, plan.storage, flags.max_failures)
+            return fit_style.remote(style, loop_config, resources, plan.storage, flags.max_failures)
 
         with TrainingProgress(console, {style.style_id: style.config.iterations for style in todo}) as progress:
 
@@ -74,7 +73,7 @@ def _train(
 
 def _register(catalog: StyleCatalog, style: StylePlan, record: RunRecord) -> None:
     """The catalog's row, from the result that the training wrote last."""
-    row = catalog.register(NewStyle.model_validate_json(style.folder.read_bytes(RESULT)))
+    row = catalog.register(style.folder.read_result())
     record.counts["registered"] = record.counts.get("registered", 0) + 1
     console.print(f"[green]{row.style_id}@{row.version}[/green] registered, {row.train_seconds:.0f} s of training")
 

@@ -8,9 +8,7 @@ if TYPE_CHECKING:
     from osasis.checkpoint import Style, load_style
     from osasis.errors import OsasisError
     from osasis.pipeline import StylePipeline, train_style
-    from osasis.settings import TrainConfig
-    from osasis.stylize_config import StylizeConfig
-    from osasis.text_config import TextConfig
+    from osasis.settings import StylizeConfig, TextConfig, TrainConfig
 
 __all__ = [
     "Base", "OsasisError", "Style", "StylePipeline", "StylizeConfig", "TextConfig", "TrainConfig",
@@ -22,8 +20,8 @@ _HOME = {
     "OsasisError": "errors",
     "Style": "checkpoint",
     "StylePipeline": "pipeline",
-    "StylizeConfig": "stylize_config",
-    "TextConfig": "text_config",
+    "StylizeConfig": "settings",
+    "TextConfig": "settings",
     "TrainConfig": "settings",
     "bundled_bases": "base",
     "load_base": "base",

@@ -95,6 +95,7 @@ class Base:
         self.diffae: DiffAE = self._network(DiffAE(spec.unet, spec.encoder), "diffae")
         self.style_levels = spec.style_levels
         self._clips: dict[str, ClipEncoder] = {}
+        self._perceptuals: dict[str, PerceptualDistance] = {}
 
     def on(self, device: str) -> "Base":
         """The same bundle on another device."""
@@ -141,16 +142,13 @@ class Base:
         """The distance that stands for LPIPS."""
         return self._distance("perceptual", self.spec.perceptual)
 
-    def perceptual_of(self, net: str) -> PerceptualDistance:
-        """LPIPS with a network of the bundle, by its name.
+    def perceptuals(self, names: Sequence[str] = ()) -> list[PerceptualDistance]:
+        """Perceptual distances by name, "main" being the main one; without names that alone.
 
         Raises:
-            BaseError: the bundle lacks it.
+            BaseError: the bundle lacks one.
         """
-        main = self.spec.perceptual
-        if main is not None and main.kind == "lpips" and main.net == net:
-            return self.perceptual
-        return self._distance(f"perceptual-{net}", self.spec.more_perceptual.get(net))
+        return [self.perceptual if name == "main" else self._more_perceptual(name) for name in names or ("main",)]
 
     @property
     def bank_tensors(self) -> dict[str, Tensor]:
@@ -167,6 +165,11 @@ class Base:
             part = f"clip-{name}"
             self._clips[name] = self._network(ClipEncoder(self._require(part, self.spec.more_clip.get(name))), part)
         return self._clips[name]
+
+    def _more_perceptual(self, name: str) -> PerceptualDistance:
+        if name not in self._perceptuals:
+            self._perceptuals[name] = self._distance(f"perceptual-{name}", self.spec.more_perceptual.get(name))
+        return self._perceptuals[name]
 
     def _distance(self, part: str, config: PerceptualConfig | None) -> PerceptualDistance:
         if config is None:
@@ -193,6 +196,11 @@ class Base:
 def bundled_bases() -> dict[str, Path]:
     """Names and folders of the bases that come with the package."""
     return {folder.parent.name: folder.parent for folder in sorted(_BUNDLED.glob(f"*/{_SPEC}"))}
+
+
+def base_location(name: str | Path) -> str:
+    """Where the base ``name`` is: the folder of a bundled one, else ``name`` itself, a folder or URI."""
+    return str(bundled_bases().get(str(name), name))
 
 
 def load_spec(folder: Path) -> BaseSpec:

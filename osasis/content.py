@@ -7,6 +7,7 @@ from torch import Tensor
 
 from osasis.base import Base
 from osasis.diffusion import Schedule, constant_betas, ddim_decode, ddim_encode, ddim_timesteps, last
+from osasis.image import from_levels, to_levels
 from osasis.networks.latent_prior import LatentPrior
 from osasis.seeding import generator
 
@@ -105,7 +106,7 @@ def stored_bank(base: Base, *, steps: int, t0_ratio: float, clamp: bool, batch_s
     tensors = base.bank_tensors
     if not tensors:
         return None
-    photos = tensors["photos"].to(base.device).float().div(127.5).sub(1)
+    photos = from_levels(tensors["photos"].to(base.device))
     made_with = (int(tensors["steps"]), int(tensors["t0_per_mille"]), bool(tensors["clamp"]))
     if made_with != (steps, round(1000 * t0_ratio), clamp):
         return encode_in_batches(base, photos, batch_size, steps=steps, t0_ratio=t0_ratio, clamp=clamp)
@@ -116,7 +117,7 @@ def stored_bank(base: Base, *, steps: int, t0_ratio: float, clamp: bool, batch_s
 def bank_part(content: Content, *, steps: int, t0_ratio: float, clamp: bool) -> dict[str, Tensor]:
     """A bank as the ``content_bank`` part of a bundle; photographs are kept in 8 bits."""
     return {
-        "photos": ((content.photos + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu(),
+        "photos": to_levels(content.photos).cpu(),
         "z_in": content.z_in.cpu(),
         "x_t0": content.x_t0.cpu(),
         "steps": torch.tensor(steps),

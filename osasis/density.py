@@ -7,29 +7,13 @@ distance (LPIPS) of what comes out to the original. A large distance means low d
 from collections.abc import Sequence
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
 from osasis.base import Base
-from osasis.diffusion import ddim_decode, ddim_timesteps, last
+from osasis.diffusion import ddim_decode, last
 from osasis.noise import starting_noise
 from osasis.seeding import generator
-
-
-class DensityConfig(BaseModel):
-    """How density is measured."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    steps: int = Field(20, gt=0, description="Reverse DDIM steps from pure noise.")
-    draws: int = Field(1, gt=0, description="Reconstructions a picture, over which the distance is averaged.")
-    seed: int = Field(0, description="Of the noise, which each picture draws for itself.")
-
-    @field_validator("steps")
-    @classmethod
-    def _steps_are_possible(cls, steps: int) -> int:
-        ddim_timesteps(steps)
-        return steps
+from osasis.settings import DensityConfig
 
 
 @torch.no_grad()

@@ -68,7 +68,7 @@ class Finetuner:
     Args:
         eps_b: the UNet to finetune; usually a copy of the base's.
         clips: image towers, one or several; their losses are averaged.
-        perceptual: distance for the reconstruction; needed where its weight is not 0.
+        perceptuals: distances for the reconstruction, averaged; needed where its weight is not 0.
     """
 
     def __init__(
@@ -77,14 +77,14 @@ class Finetuner:
         reference: Reference,
         config: TrainConfig,
         clips: Sequence[EncodeImage],
-        perceptual: PerceptualDistance | None = None,
+        perceptuals: Sequence[PerceptualDistance] = (),
     ) -> None:
-        if config.weights.recon_perceptual and perceptual is None:
+        if config.weights.recon_perceptual and not perceptuals:
             raise ValueError("recon_perceptual is not 0, and there is no perceptual distance")
         self.config = config
         self.reference = reference
         self.clips = clips
-        self.perceptual = perceptual
+        self.perceptuals = perceptuals
         self.device = reference.style.device
         self.unet = (
             eps_b.to(self.device).to(memory_format=torch.channels_last).requires_grad_(True).train(config.dropout)
@@ -106,11 +106,11 @@ class Finetuner:
 
     @classmethod
     def from_base(cls, base: Base, reference: Reference, config: TrainConfig) -> "Finetuner":
-        """A new style on ``base``, with the base's CLIPs and perceptual distance."""
-        perceptual = base.perceptual if config.weights.recon_perceptual else None
+        """A new style on ``base``, with the base's CLIPs and perceptual distances."""
+        perceptuals = base.perceptuals(config.perceptuals) if config.weights.recon_perceptual else []
         unit = config.clip_embeddings == "unit"
         clips = [partial(clip.encode_image, feed=config.clip_input, unit=unit) for clip in base.clips(config.clips)]
-        return cls(copy.deepcopy(base.diffae.unet), reference, config, clips, perceptual)
+        return cls(copy.deepcopy(base.diffae.unet), reference, config, clips, perceptuals)
 
     def iteration(self, content: Content) -> list[dict[str, float]]:
         """One outer iteration: a reverse trajectory with an update at every step. Losses of each step.
@@ -179,8 +179,10 @@ class Finetuner:
                 terms.setdefault("recon_clip", []).append(reconstruct(rebuilt, known.style))
         if weights.recon_l1:
             terms["recon_l1"] = [(style_x0 - self.reference.style).abs().mean()]
-        if weights.recon_perceptual and self.perceptual is not None:
-            terms["recon_perceptual"] = [self.perceptual(style_x0, self.reference.style).mean()]
+        if weights.recon_perceptual:
+            terms["recon_perceptual"] = [
+                distance(style_x0, self.reference.style).mean() for distance in self.perceptuals
+            ]
         return {name: torch.stack(values).mean() for name, values in terms.items()}
 
     @torch.no_grad()

@@ -4,16 +4,17 @@ Done in tiles, so that memory is the picture's and not that of its maps.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from PIL import Image
+from pydantic import Field
 from torch import Tensor
 
 from osasis.image import FitMode, FitTransform, fit, to_image, to_tensor, unfit
 from osasis.upsampling import Detail, Upsampler, band_deviations, octaves
 
-Size = Literal["base", "original"] | int
+Size = Literal["base", "original"] | Annotated[int, Field(gt=0)]
 """Of an output: the base's square; the whole photograph as it is; or its longer side in pixels, never enlarged."""
 
 FEATHER = 1 / 32
@@ -27,10 +28,20 @@ Part = Callable[[Tensor, int, int], Tensor]
 """Tile of the region's photograph [3, h, w], its top, its left → the same stylized."""
 
 
-def texture_of(reference: Image.Image, size: int, mode: FitMode = "crop") -> Tensor:
-    """Contrast of a reference's octaves finer than a base of ``size`` pixels: [octaves, 3], none for small pictures."""
-    count = octaves(size, min(_MIDDLE, *reference.size))
-    return band_deviations(to_tensor(fit(reference, size << count, mode)[0]), count)
+Texture = tuple[tuple[float, float, float], ...]
+"""Contrast of red, green and blue in each octave of a reference that is finer than its base, the coarsest first."""
+
+
+def whole_reference(reference: Image.Image, size: int, mode: FitMode) -> Image.Image:
+    """The reference cut as for a base of ``size`` pixels, as many octaves larger as it has and anything looks at."""
+    return fit(reference, size << octaves(size, min(_MIDDLE, *reference.size)), mode)[0]
+
+
+def texture_of(reference: Image.Image, size: int, mode: FitMode = "crop") -> Texture:
+    """The texture of a reference of a base of ``size`` pixels; none for a reference that is not larger."""
+    square = whole_reference(reference, size, mode)
+    deviations = band_deviations(to_tensor(square), octaves(size, square.width))
+    return tuple((round(r, 4), round(g, 4), round(b, 4)) for r, g, b in deviations.tolist())
 
 
 def scaled(photo: Image.Image, size: Size) -> Image.Image:
@@ -47,9 +58,8 @@ def full_size(
     square: Tensor,
     stylized: Tensor,
     transform: FitTransform,
-    *,
     detail: Detail = "guided",
-    texture: Tensor | None = None,
+    texture: Texture = (),
 ) -> Image.Image:
     """``photo`` with the region of ``transform`` replaced by its stylization; outside of it every byte is the photo's.
 
@@ -84,7 +94,7 @@ def _part(
     stylized: Tensor,
     transform: FitTransform,
     detail: Detail,
-    texture: Tensor | None,
+    texture: Texture,
 ) -> Part:
     """What makes the stylization of any part of the region."""
     width, height = box[2] - box[0], box[3] - box[1]
@@ -100,7 +110,7 @@ def _part(
         scale = 1 << octaves(transform.size, min(_MIDDLE, max(width, height)))
         size = (small.shape[2] * scale, small.shape[1] * scale)
         middle = to_tensor(photo.resize(size, Image.Resampling.LANCZOS, box=box))
-    return Upsampler(small, result, (height, width), middle=middle, bands=texture)
+    return Upsampler(small, result, (height, width), middle=middle, bands=torch.tensor(texture))
 
 
 def _scaled_box(transform: FitTransform, size: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -160,10 +160,24 @@ def unfit(square: Image.Image, transform: FitTransform) -> Image.Image:
     return square.resize((right - left, bottom - top), Image.Resampling.LANCZOS, box=transform.target)
 
 
+def from_levels(levels: Tensor) -> Tensor:
+    """8-bit levels, 0 to 255 → float32 in [-1, 1], the same shape."""
+    return levels.float() / 127.5 - 1
+
+
+def to_levels(values: Tensor) -> Tensor:
+    """Values in [-1, 1] → uint8, rounded; what lies outside is clamped."""
+    return ((values.detach().float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def pixels_to_tensor(pixels: np.ndarray) -> Tensor:
+    """uint8 [..., H, W, 3] → float32 [..., 3, H, W] in [-1, 1]."""
+    return from_levels(torch.from_numpy(np.array(pixels)).movedim(-1, -3))  # a copy: arrays may be read-only
+
+
 def to_tensor(image: Image.Image) -> Tensor:
     """[3, H, W] float32 in [-1, 1]."""
-    pixels = torch.from_numpy(np.array(image.convert("RGB")))  # [H, W, 3] uint8
-    return pixels.permute(2, 0, 1).float() / 127.5 - 1
+    return pixels_to_tensor(np.asarray(image.convert("RGB")))
 
 
 def to_image(tensor: Tensor) -> Image.Image:
@@ -174,8 +188,7 @@ def to_image(tensor: Tensor) -> Image.Image:
     """
     if not torch.isfinite(tensor).all():
         raise NotFinite("the picture holds pixels that are NaN or infinite")
-    pixels = ((tensor.detach().float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
+    return Image.fromarray(to_levels(tensor).permute(1, 2, 0).cpu().numpy())
 
 
 def encode_png(image: Image.Image) -> bytes:

@@ -10,21 +10,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from osasis.base import Base, bundled_bases, load_base
+from osasis.base import Base, base_location, bundled_bases, load_base
 from osasis.checkpoint import Style, dump_style, load_style, style_on
 from osasis.errors import BaseError, CheckpointError
+from osasis.full_size import Size, full_size, scaled, texture_of
 from osasis.image import FitMode, FitTransform, fit, to_image, to_tensor, unfit, upright_rgb
-from osasis.settings import Preset, train_config
-from osasis.strength import at_strength, no_style, without_style
+from osasis.method import Progress, effective, pictures_of
+from osasis.settings import OutputConfig, Preset, StylizeConfig, TextConfig, train_config
+from osasis.strength import NO_STYLE, at_strength, no_style
 from osasis.style_training import StyleTraining
-from osasis.stylize import encode, encoding_for, stylize
-from osasis.stylize_config import StylizeConfig
-from osasis.text_config import TextConfig
-from osasis.text_edit import edit
+from osasis.upsampling import Detail
 
 Framing = Literal["square", "original"]
-Progress = Callable[[str, int, int], None]
-"""Called with (what is done: "encode", "text" or "stylize", steps done, steps in all), batch after batch."""
 
 
 class StylePipeline:
@@ -45,7 +42,7 @@ class StylePipeline:
         Raises:
             BaseError, CheckpointError: they cannot be read, or do not belong together.
         """
-        loaded = load_base(_base_folder(base), device)
+        loaded = load_base(Path(base_location(base)), device)
         return cls(loaded, load_style(Path(checkpoint), loaded) if checkpoint else None)
 
     @classmethod
@@ -68,15 +65,14 @@ class StylePipeline:
         if hashlib.sha256(checkpoint.read_bytes()).hexdigest() != version.checkpoint_sha256:
             raise CheckpointError(f"{version.checkpoint_uri} is not what the catalog says: its sha256 is another")
         named = str(base or version.base_name)
-        folder = bundled_bases().get(named) or (cache.fetch(named) if base else None)
-        if folder is None:
+        if base is None and named not in bundled_bases():
             raise BaseError(f"{version} needs base {named}, which is not bundled: say where it is by base=")
-        return cls.from_files(folder, checkpoint, device=device)
+        return cls.from_files(cache.fetch(base_location(named)), checkpoint, device=device)
 
     def to(self, device: str | torch.device) -> Self:
         """Move everything to a device; returns itself."""
         self.base = self.base.on(str(device))
-        alone = self.style.style_id == "none"
+        alone = self.style.style_id == NO_STYLE
         self.style = self._at_strength = no_style(self.base) if alone else style_on(self.style, self.base.device)
         return self
 
@@ -86,7 +82,7 @@ class StylePipeline:
         Raises:
             ValueError: there is no style.
         """
-        if self.style.style_id == "none":
+        if self.style.style_id == NO_STYLE:
             raise ValueError("the base alone has no style to save")
         Path(path).write_bytes(dump_style(self.style.header, self.style.unet, self.style.spn, self.style.z_style))
 
@@ -103,6 +99,8 @@ class StylePipeline:
         text: str | None = None,
         fit: FitMode = "crop",
         framing: Framing = "square",
+        size: Size = "base",
+        detail: Detail | None = None,
         batch_size: int = 8,
         seed: int = 0,
         generator: torch.Generator | None = None,
@@ -116,6 +114,8 @@ class StylePipeline:
             fit: how a square is cut: "crop" or "pad".
             framing: "square": the base's size; "original": scaled back to the region it was cut from, with "pad" the
                 whole picture in its own size.
+            size, detail: "original": the whole picture in its own size, the square laid back on it; a number: the same
+                with a longer side of at most so many pixels. For both see OutputConfig.
             seed, generator: of what is drawn. DDIM draws nothing, so that equal pictures give equal results.
             callback: told of progress.
             settings: any field of StylizeConfig or TextConfig, such as ``lambda_spn=0.1`` or ``text_strength=2``.
@@ -128,17 +128,24 @@ class StylePipeline:
         listed = [images] if isinstance(images, Image.Image) else list(images)
         if not all(isinstance(image, Image.Image) for image in listed):
             raise TypeError("give a PIL image or a list of them")
+        output = OutputConfig(size=size) if detail is None else OutputConfig(size=size, detail=detail)
+        if size != "base" and framing == "original":
+            raise ValueError("framing and size say the same thing: give one of them")
         config, text_config = _configs(settings, generator.initial_seed() if generator else seed)
         if not listed:
             return []
         squares, transforms = _squares(listed, self.base.image_size, fit)
-        tell = callback or (lambda stage, done, total: None)
         results: list[Image.Image] = []
         for batch in squares.split(batch_size):
-            pictures = self._pictures(batch.to(self.base.device), text, config, text_config, tell)
-            results += [to_image(picture) for picture in pictures]
-        if framing == "original":
-            results = [unfit(result, transform) for result, transform in zip(results, transforms, strict=True)]
+            pictures = self._pictures(batch.to(self.base.device), text, config, text_config, callback).cpu()
+            for square, picture in zip(batch, pictures, strict=True):
+                image, cut = listed[len(results)], transforms[len(results)]
+                if size != "base":
+                    photo = scaled(upright_rgb(image), size)
+                    result = full_size(photo, square, picture, cut, output.detail, self.style.header.texture)
+                else:
+                    result = to_image(picture)
+                results.append(unfit(result, cut) if framing == "original" else result)
         return results[0] if isinstance(images, Image.Image) else results
 
     def _pictures(
@@ -150,20 +157,8 @@ class StylePipeline:
         callback: Progress | None,
     ) -> Tensor:
         """[B, 3, S, S] in [-1, 1] → the same in the style."""
-        tell = callback or (lambda stage, done, total: None)
-        if self.style.style_id == "none":
-            config = without_style(config)
-        if text is not None:
-            config = text_config.deepened(config)
-        style = self._style(config.weight_strength)
-        encoding = encoding_for(style, config)
-        content = encode(self.base, images, encoding)
-        tell("encode", 1, 1)
-        if text is not None:
-            (content,) = edit(self.base, content, [text], text_config, encoding, lambda n, of: tell("text", n, of))
-        pictures = stylize(style, content, config)
-        tell("stylize", 1, 1)
-        return pictures
+        style = self._style(effective(self.style, config, text, text_config).weight_strength)
+        return pictures_of(self.base, style, images, config, text=text, text_config=text_config, progress=callback)
 
     def _style(self, strength: float) -> Style:
         """The style with its weights at ``strength``; the last one is kept."""
@@ -195,11 +190,12 @@ def train_style(
         BaseError: the base cannot be read or lacks a part.
         ValueError: a setting that cannot be.
     """
-    loaded = base if isinstance(base, Base) else load_base(_base_folder(base), device)
+    loaded = base if isinstance(base, Base) else load_base(Path(base_location(base)), device)
     config = train_config(preset, loaded.spec.train_defaults, train)
     square, _ = _squares([image], loaded.image_size, config.fit)
     counterpart = None if photo is None else _squares([photo], loaded.image_size, config.fit)[0]
-    training = StyleTraining(loaded, square, config, photo=counterpart)
+    texture = texture_of(upright_rgb(image), loaded.image_size, config.fit)
+    training = StyleTraining(loaded, square, config, photo=counterpart, texture=texture)
     for losses in training.run():
         if callback:
             callback(training.iterations_done, config.iterations, losses)
@@ -219,10 +215,6 @@ def _configs(settings: dict[str, Any], seed: int) -> tuple[StylizeConfig, TextCo
         known = sorted({*StylizeConfig.model_fields, *TextConfig.model_fields})
         raise TypeError(f"unknown settings {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     return StylizeConfig(**ours, seed=seed), TextConfig(**texts)
-
-
-def _base_folder(name: str | Path) -> Path:
-    return bundled_bases().get(str(name)) or Path(name)
 
 
 def _installed(module: str) -> Any:

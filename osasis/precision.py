@@ -5,11 +5,19 @@ float64: everything, for checking.
 """
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 Precision = Literal["float32", "bf16", "float64"]
+
+
+def current_precision(values: Any) -> Any:
+    """Settings as former versions wrote them, ``bf16: true``, under the present name; anything else as it is."""
+    if isinstance(values, dict) and isinstance(values.get("bf16"), bool):
+        former = "bf16" if values["bf16"] else "float32"
+        return {"precision": former} | {name: value for name, value in values.items() if name != "bf16"}
+    return values
 
 
 def weights_dtype(precision: Precision) -> torch.dtype:

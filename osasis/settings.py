@@ -1,21 +1,35 @@
-"""Every number of training a person may set, and the two presets.
+"""Every setting of the method: training (:class:`TrainConfig`), stylization, text-driven manipulation, density.
 
-The official release differs from the paper in ways that change outputs; each difference is one named field here
-and the presets ``official`` and ``paper`` set them all.
+The official release differs from the paper in ways that change outputs; each difference is one named field of
+:class:`TrainConfig`, and the presets ``official`` and ``paper`` set them all.
 """
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from osasis.diffusion import ddim_timesteps
-from osasis.image import FitMode
+from osasis.full_size import Size
+from osasis.image import QUALITY, FileFormat, FitMode
+from osasis.networks.clip import ClipConfig, words
+from osasis.networks.layers import absent
+from osasis.precision import current_precision
+from osasis.upsampling import Detail
 
 Preset = Literal["official", "paper"]
 
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _respaced(steps: int) -> int:
+    ddim_timesteps(steps)
+    return steps
+
+
+DdimSteps = Annotated[int, Field(gt=0), AfterValidator(_respaced)]
+"""A number of DDIM steps that T can be respaced to."""
 
 
 class LossWeights(_Settings):
@@ -56,8 +70,8 @@ class TrainConfig(_Settings):
     learning_rate: float = Field(5e-6, gt=0, description="Adam rate of eps_B.")
     spn_learning_rate: float = Field(1e-4, gt=0, description="Adam rate of the SPN.")
     t0_ratio: float = Field(0.5, gt=0, lt=1, description="Depth of the structural code, as a part of T.")
-    encode_steps: int = Field(50, gt=0, description="Forward DDIM steps over all of T.")
-    decode_steps: int = Field(20, gt=0, description="Reverse DDIM steps over all of T; one update at each after t0.")
+    encode_steps: DdimSteps = Field(50, description="Forward DDIM steps over all of T.")
+    decode_steps: DdimSteps = Field(20, description="Reverse DDIM steps over all of T; one update at each after t0.")
     lambda_spn: float = Field(0.1, ge=0, description="Weight of the SPN on the content branch (Eq. 13).")
     weights: LossWeights = LossWeights()
     style_photo: StylePhotoConfig = StylePhotoConfig()
@@ -66,6 +80,12 @@ class TrainConfig(_Settings):
     clips: tuple[str, ...] = Field(
         (),
         description='CLIPs of the base whose losses are averaged, by name ("main" is the first); none: that alone.',
+    )
+    perceptuals: tuple[str, ...] = Field(
+        (),
+        exclude_if=absent,  # styles trained before keep their identity
+        description='Perceptual distances of the base that are averaged, by network ("main" is the first); none: that '
+        "alone.",
     )
     clip_input: Literal["nearest", "proper"] = Field(
         "nearest", description="What CLIP sees: a nearest-neighbour resize in [-1, 1], or what it was trained on."
@@ -90,27 +110,7 @@ class TrainConfig(_Settings):
     )
     seed: int = 0
 
-    @model_validator(mode="before")
-    @classmethod
-    def _former_name_of_precision(cls, values: Any) -> Any:
-        """Bases and styles of former versions say ``bf16: true``."""
-        if isinstance(values, dict) and isinstance(values.get("bf16"), bool):
-            said = "bf16" if values["bf16"] else "float32"
-            return {"precision": said} | {name: value for name, value in values.items() if name != "bf16"}
-        return values
-
-    @model_validator(mode="after")
-    def _steps_are_possible(self) -> Self:
-        _check_steps(self)
-        return self
-
-
-def _check_steps(config: TrainConfig) -> None:
-    for name in ("encode_steps", "decode_steps"):
-        try:
-            ddim_timesteps(getattr(config, name))
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
+    _former = model_validator(mode="before")(current_precision)
 
 
 _PRESETS: dict[Preset, dict[str, Any]] = {
@@ -149,10 +149,179 @@ _PRESETS: dict[Preset, dict[str, Any]] = {
 def train_config(preset: Preset, *overrides: dict[str, Any]) -> TrainConfig:
     """The preset with ``overrides`` laid over it, later ones winning; nested tables are merged."""
     values: dict[str, Any] = {}
-    for layer in (_PRESETS[preset], *overrides):
+    for layer in (_PRESETS[preset], *map(current_precision, overrides)):
         for key, value in layer.items():
             if isinstance(value, dict) and isinstance(values.get(key), dict):
                 values[key] = {**values[key], **value}
             else:
                 values[key] = value
     return TrainConfig.model_validate(values)
+
+
+class StylizeConfig(_Settings):
+    """How photographs are stylized."""
+
+    t0_ratio: float | None = Field(
+        None, gt=0, lt=1, description="Depth of the structural code, as a part of T; None: as the style was trained."
+    )
+    encode_steps: DdimSteps = Field(100, description="Forward DDIM steps over all of T.")
+    decode_steps: DdimSteps = Field(50, description="Reverse DDIM steps over all of T.")
+    lambda_spn: float = Field(0.1, ge=0, description="Weight of the SPN; above 0.1 structure starts to beat style.")
+    f_ch: int | None = Field(
+        None, ge=0, description="Level at which conditioning switches: those below it (finer) take z_style."
+    )
+    style_levels: tuple[int, ...] | None = Field(
+        None, description="UNet levels (0 = full size) conditioned on z_style, instead of f_ch; None: the base's."
+    )
+    swap_conditioning: bool = Field(
+        False, description="Exchange the codes (Figure 8): z_in on those levels, z_style on the others and the middle."
+    )
+    style_strength: float = Field(
+        1.0, ge=0, le=1, description="From 0, the base's own reconstruction, to 1, the style as trained."
+    )
+    strength_of: Literal["both", "z", "weights"] = Field(
+        "both", description="What style_strength interpolates: z_style, eps_B with its SPN, or both."
+    )
+    precision: Literal["float32", "bf16"] = Field(
+        "float32",
+        exclude_if=lambda precision: precision == "float32",  # outputs of before it could be chosen stay valid
+        description="bf16: autocast of the UNets; weights and latents stay float32.",
+    )
+    seed: int = Field(0, description="Of whatever is drawn; DDIM itself draws nothing.")
+
+    @property
+    def z_strength(self) -> float:
+        """Where the style's code lies between z_in (0) and z_style (1)."""
+        return 1.0 if self.strength_of == "weights" else self.style_strength
+
+    @property
+    def weight_strength(self) -> float:
+        """Where the networks lie between eps_A without SPN (0) and eps_B with it (1)."""
+        return 1.0 if self.strength_of == "z" else self.style_strength
+
+    def levels(self, default: tuple[int, ...]) -> tuple[int, ...]:
+        """The style's levels; ``default`` where nothing was asked."""
+        if self.f_ch is not None:
+            return tuple(range(self.f_ch))
+        return default if self.style_levels is None else self.style_levels
+
+    def check_levels(self, count: int) -> None:
+        """Refuse levels that a UNet of ``count`` levels lacks.
+
+        Raises:
+            ValueError: there are some.
+        """
+        if self.f_ch is not None and self.f_ch > count:
+            raise ValueError(f"f_ch is {self.f_ch}, but the base's UNet has {count} levels: give 0 to {count}")
+        if wrong := [level for level in self.style_levels or () if level not in range(count)]:
+            raise ValueError(f"style_levels {wrong} are not among the base's levels, 0 to {count - 1}")
+
+    @model_validator(mode="after")
+    def _levels_are_said_once(self) -> Self:
+        if self.f_ch is not None and self.style_levels is not None:
+            raise ValueError("f_ch and style_levels say the same thing: give one of them")
+        return self
+
+
+_FUNCTION_WORDS: Final = frozenset({"a", "an", "and", "in", "no", "not", "of", "on", "or", "the", "with", "without"})
+"""Words that say nothing alone."""
+
+
+class TextConfig(_Settings):
+    """How z_in is moved from a source text towards a prompt."""
+
+    source_text: str = Field("a photo of a person", min_length=1, description="What the pictures show, unchanged.")
+    text_template: str = Field(
+        "{source} {text}", pattern=r"\{text\}", description="The target text, from the source text and the prompt."
+    )
+    text_strength: float = Field(
+        1.0, ge=0, le=10, description="How far z_in moves: 0 not at all, 1 as optimized, above 1 further the same way."
+    )
+    text_steps: int = Field(30, gt=0, description="Adam steps on z_in.")
+    text_learning_rate: float = Field(0.1, gt=0, description="Adam rate, in standard deviations of z_sem.")
+    text_l2: float = Field(0.1, ge=0, description="Weight of the pull of z_in to where it was, in squared deviations.")
+    text_identity: float = Field(0.0, ge=0, description="Weight of the perceptual distance to the unchanged picture.")
+    text_pixel: float = Field(0.0, ge=0, description="Weight of the L1 distance to the unchanged picture.")
+    text_reach: float = Field(
+        1.0, ge=0, description="Weight of reaching as far as the text does, in CLIP's space; 0: direction alone."
+    )
+    text_decode_steps: int = Field(3, gt=0, description="DDIM steps from t0 of the decoding that is optimized through.")
+    text_t0_ratio: float = Field(
+        0.8, gt=0, lt=1, description="Depth of the structural code where there is a prompt and t0_ratio is not given."
+    )
+
+    def target_text(self, prompt: str) -> str:
+        """The whole text that a prompt stands for."""
+        return self.text_template.replace("{source}", self.source_text).replace("{text}", prompt)
+
+    def deepened(self, config: StylizeConfig) -> StylizeConfig:
+        """``config`` with the depth that a prompt needs, where none was asked for."""
+        return config if config.t0_ratio is not None else config.model_copy(update={"t0_ratio": self.text_t0_ratio})
+
+    def check_prompt(self, prompt: str, clip: ClipConfig | None) -> list[str]:
+        """Words of the target text that the base's CLIP reads as one unknown word.
+
+        Raises:
+            ValueError: the base cannot follow the prompt: it has no CLIP, or knows no word that the prompt adds.
+        """
+        if clip is None:
+            raise ValueError("the base has no CLIP, which text needs")
+        target = self.target_text(prompt)
+        unknown = clip.unknown_words(target)
+        added = set(words(prompt)) - _FUNCTION_WORDS
+        if not added:
+            raise ValueError(f"{prompt!r} says nothing that a picture could be changed by")
+        if added <= set(unknown):
+            raise ValueError(
+                f"{prompt!r}: the base's CLIP knows none of {', '.join(sorted(added))}; its {len(clip.vocab)} words "
+                "are in the vocabulary of its base.json"
+            )
+        if words(target) == words(self.source_text):
+            raise ValueError(f"{prompt!r} and the source text come to the same text")
+        return unknown
+
+
+class OutputConfig(_Settings):
+    """How stylized pictures come out."""
+
+    size: Size = Field(
+        "base",
+        description="base: the square that the base makes; original: the whole picture in its own size; a number: the "
+        "same with a longer side of at most so many pixels.",
+    )
+    detail: Detail = Field(
+        "residual",
+        description="How the base's picture is enlarged. guided: the photograph's own detail in the style's colours; "
+        "residual: also strokes that have no edge there, and the reference's contrast of fine detail; none: no detail.",
+    )
+    format: FileFormat = Field("png", description="File format of the pictures.")
+    quality: int | None = Field(None, ge=1, le=100, description=f"Of JPEG and WebP. [default: {QUALITY}]")
+
+    def identity(self) -> dict[str, Any]:
+        """What of these settings changes files; nothing where all are as they always were."""
+        changed: dict[str, Any] = {}
+        if self.size != "base":
+            changed |= {"size": self.size, "detail": self.detail}
+        if self.format != "png":
+            changed |= {"format": self.format, "quality": self.file_quality}
+        return changed
+
+    @property
+    def file_quality(self) -> int:
+        return QUALITY if self.quality is None else self.quality
+
+    @model_validator(mode="after")
+    def _settings_have_an_effect(self) -> Self:
+        if self.quality is not None and self.format == "png":
+            raise ValueError("quality is of JPEG and WebP: PNG keeps everything")
+        if self.size == "base" and "detail" in self.model_fields_set and self.detail != "residual":
+            raise ValueError("detail is of enlarged pictures: give a size, original or a number of pixels")
+        return self
+
+
+class DensityConfig(_Settings):
+    """How density is measured."""
+
+    steps: DdimSteps = Field(20, description="Reverse DDIM steps from pure noise.")
+    draws: int = Field(1, gt=0, description="Reconstructions a picture, over which the distance is averaged.")
+    seed: int = Field(0, description="Of the noise, which each picture draws for itself.")

@@ -2,14 +2,17 @@
 
 import copy
 from dataclasses import replace
+from typing import Final
 
 import torch
 
 from osasis.base import Base
 from osasis.checkpoint import Style, StyleHeader
 from osasis.networks.spn import PlainSPN
-from osasis.settings import train_config
-from osasis.stylize_config import StylizeConfig
+from osasis.settings import StylizeConfig, train_config
+
+NO_STYLE: Final = "none"
+"""Names the base alone, in the place of a style; no style may have this id."""
 
 
 @torch.no_grad()
@@ -35,7 +38,7 @@ def no_style(base: Base) -> Style:
     """The base alone, in the place of a style: of strength 0, with the settings its styles are trained with."""
     config = train_config("official", base.spec.train_defaults)
     header = StyleHeader(
-        style_id="none", base_name=base.spec.name, base_fingerprint=base.fingerprint, preset="official", config=config
+        style_id=NO_STYLE, base_name=base.spec.name, base_fingerprint=base.fingerprint, preset="official", config=config
     )
     z_style = torch.zeros(1, base.spec.encoder.out_channels, device=base.device)
     return Style(header, base.diffae.unet, PlainSPN(), z_style, (), strength=0.0)

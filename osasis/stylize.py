@@ -14,7 +14,7 @@ from osasis.content import Content, encode_content
 from osasis.diffusion import Schedule, ddim_move, predict_x0
 from osasis.finetune import decode_indices
 from osasis.precision import computing
-from osasis.stylize_config import StylizeConfig
+from osasis.settings import StylizeConfig
 
 
 class Encoding(NamedTuple):

@@ -12,8 +12,8 @@ from torch import Tensor
 from osasis.base import Base
 from osasis.content import Content
 from osasis.diffusion import Schedule, ddim_decode, linear_betas
+from osasis.settings import TextConfig
 from osasis.stylize import Encoding
-from osasis.text_config import TextConfig
 
 _SMOOTH = 0.1
 """Length of a move, as a part of the texts' distance, below which its direction counts less."""

@@ -20,7 +20,7 @@ Detail = Literal["guided", "residual", "none"]
 RADIUS = 3 / 64
 """Of the windows, in sides of the small picture."""
 
-EPSILON = 4e-3
+EPSILON = 2e-2
 """Variance of colour, in [-1, 1], below which a window's own map gives way to the whole picture's."""
 
 BAND_GAIN = (0.5, 4.0)
@@ -39,7 +39,8 @@ class Upsampler:
         middle: the photograph at the small size times a power of two, for what the maps cannot tell ("residual"):
             strokes where the photograph has no edge, and the contrast of bands finer than the small picture. None: the
             maps alone ("guided").
-        bands: contrast of the reference's octaves, the one next to the small size first (:func:`band_deviations`).
+        bands: contrast of the reference's octaves [any, 3], the one next to the small size first
+            (:func:`band_deviations`).
     """
 
     def __init__(

@@ -7,7 +7,7 @@ from cluster.runtime.connection import ClusterError
 
 
 @dataclass(frozen=True)
-class Ask:
+class Resources:
     """What one worker needs; fractions are allowed."""
 
     cpus: float = 1.0
@@ -21,30 +21,31 @@ class Ask:
         return {"num_cpus": self.cpus, "num_gpus": self.gpus}
 
 
-def capacity(ask: Ask) -> int:
+def capacity(resources: Resources) -> int:
     """How many workers of this kind the connected cluster can run at the same time, counted node by node.
 
     It counts what the nodes have, not what is free of other jobs.
 
     Raises:
         ClusterError: not even one fits on any node.
-        ValueError: it asks for nothing, of which there is no end.
+        ValueError: it needs nothing, so that any number would fit.
     """
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    fitting = sum(_fitting(ask, node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes)
+    fitting = sum(_fitting(resources, node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes)
     if fitting == 0:
         there = "; ".join(f"{node.get('CPU', 0):g} CPU, {node.get('GPU', 0):g} GPU" for node in nodes) or "none"
         raise ClusterError(
-            f"one worker needs {ask}, which no node of the cluster has (nodes: {there}); ask for less or add a node"
+            f"one worker needs {resources}, which no node of the cluster has (nodes: {there}); "
+            "ask for less or add a node"
         )
     return fitting
 
 
-def _fitting(ask: Ask, cpus: float, gpus: float) -> int:
+def _fitting(resources: Resources, cpus: float, gpus: float) -> int:
     # Ray counts resources to 1/10000; the small addition keeps 0.1 ten times in 1.
-    wanted = [(have, want) for have, want in ((cpus, ask.cpus), (gpus, ask.gpus)) if want > 0]
+    wanted = [(have, want) for have, want in ((cpus, resources.cpus), (gpus, resources.gpus)) if want > 0]
     if not wanted:
-        raise ValueError("an ask needs some CPU or GPU")
+        raise ValueError("a worker needs some CPU or GPU")
     return min(floor(have / want + 1e-6) for have, want in wanted)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeVar
 
-from pydantic import ValidationError
-
 from catalog.store import StyleCatalog
+from catalog.style_folder import StyleFolder
 from cluster.commandline.cli import ConfigError, Problem
 from cluster.commandline.config_file import ConfigFile
-from cluster.storage import Storage, StorageError
+from cluster.commandline.problems import Problems
+from cluster.storage import Storage
 from jobs.finetuning.styles_file import StyleEntry, StylesFile
 from jobs.shared.bases import describe_base
 from osasis.base import BaseSpec, fingerprint
@@ -22,9 +22,6 @@ from osasis.settings import ContentConfig, Preset, TrainConfig
 from osasis.style_training import missing_parts
 
 State = Literal["train", "register", "done"]
-RESULT = "result.json"
-"""Written last of a training's files: where it is, all others are whole."""
-
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 
@@ -45,7 +42,7 @@ class StylePlan:
     preset: Preset
     config: TrainConfig
     train_key: str
-    folder: Storage
+    folder: StyleFolder
     """Where the finished files go."""
     state: State
 
@@ -71,16 +68,10 @@ def make_plan(styles: StylesFile, file: ConfigFile | None) -> TrainPlan:
     Raises:
         ConfigError: with every problem found: missing images, unreachable storage, no such base, impossible settings.
     """
-    problems: list[Problem] = []
+    problems = Problems(OsasisError)
 
     def attempt(keys: list[str | int], resolve: Callable[[], T]) -> T | None:
-        try:
-            return resolve()
-        except ValidationError as error:
-            problems.extend(_problem(file, [*keys, *detail["loc"]], detail["msg"]) for detail in error.errors())
-        except (StorageError, OsasisError, ValueError) as error:
-            problems.append(_problem(file, keys, str(error)))
-        return None
+        return problems.attempt(partial(_place, file, *keys), resolve)
 
     def storage_of() -> Storage:
         storage = Storage.open(styles.storage)
@@ -103,7 +94,7 @@ def make_plan(styles: StylesFile, file: ConfigFile | None) -> TrainPlan:
         if config and config.content.photos:
             content = attempt(["styles", i, "train", "content", "photos"], partial(read_photos, config.content))
         if config:
-            problems += [_problem(file, ["base"], f"lacks {part}") for part in missing_parts(base[1], config)]
+            problems += [Problem(_place(file, "base"), f"lacks {part}") for part in missing_parts(base[1], config)]
         if storage and catalog and image and config and content is not None:
             plans.append(_style_plan(style, styles.preset, image, content, config, base[1], storage, catalog))
     if problems or storage is None or base is None:
@@ -124,11 +115,11 @@ def _style_plan(
     image_sha256 = hashlib.sha256(image).hexdigest()
     identity = [fingerprint(base), image_sha256, preset, config.model_dump(mode="json"), *content.values()]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
-    folder = storage.child("checkpoints", style.id, key)
+    folder = StyleFolder.of(storage, style.id, key)
     state: State = "train"
-    if catalog.find(style.id, folder.child_uri("style.safetensors")):
+    if catalog.find(style.id, folder.checkpoint_uri):
         state = "done"
-    elif folder.exists(RESULT):
+    elif folder.is_whole:
         state = "register"
     return StylePlan(
         style_id=style.id,
@@ -174,6 +165,5 @@ def _read_image(uri: str) -> bytes:
     return data
 
 
-def _problem(file: ConfigFile | None, keys: list[str | int], message: str) -> Problem:
-    message = message.removeprefix("Value error, ")
-    return file.problem(keys, message) if file else Problem("--" + ".".join(map(str, keys)), message)
+def _place(file: ConfigFile | None, *keys: str | int) -> str:
+    return file.place(*keys) if file else "--" + ".".join(map(str, keys))

@@ -9,7 +9,7 @@ import ray
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from cluster.runtime.resources import Ask
+from cluster.runtime.resources import Resources
 from cluster.storage import Storage
 from jobs.finetuning.plan import StylePlan
 from jobs.finetuning.worker import train_style
@@ -38,13 +38,15 @@ class Board:
 
 
 @ray.remote(num_cpus=0, max_retries=0)
-def fit_style(plan: StylePlan, loop_config: dict[str, Any], ask: Ask, storage: Storage, max_failures: int) -> Outcome:
+def fit_style(
+    plan: StylePlan, loop_config: dict[str, Any], resources: Resources, storage: Storage, max_failures: int
+) -> Outcome:
     """Run one Ray Train run to its end. Holds no CPU: an actor or task that did would starve the training."""
-    resources = {"CPU": ask.cpus} | ({"GPU": ask.gpus} if ask.gpus else {})
+    per_worker = {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
     trainer = TorchTrainer(
         train_style,
         train_loop_config=loop_config,
-        scaling_config=ScalingConfig(num_workers=1, use_gpu=ask.gpus > 0, resources_per_worker=resources),
+        scaling_config=ScalingConfig(num_workers=1, use_gpu=resources.gpus > 0, resources_per_worker=per_worker),
         run_config=RunConfig(
             # The same name resumes from the newest checkpoint.
             name=plan.run_name,

@@ -10,32 +10,36 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 
 from cluster.commandline.cli import ConfigError, Problem
-from cluster.runtime.resources import Ask
+from cluster.runtime.resources import Resources
 from cluster.storage import Storage
 from jobs.pretraining.dataset import open_images
-from jobs.pretraining.parts import BUNDLE_PART, ORDER, part_file
+from jobs.pretraining.parts import part_file
 from osasis.base import Base, BaseSpec, Provenance, save_base
 from osasis.content import bank_part, encode_in_batches
 from osasis.errors import ImageRejected
 from osasis.image import decode_image, fit, to_tensor
 from osasis.pretrain.crops import CropSampler
-from osasis.pretrain.recipe import Recipe
+from osasis.pretrain.recipe import PARTS, Recipe
 
 
 def write_bundle(
-    name: str, recipe: Recipe, out: Storage, work: Storage, bank: list[Tensor], ask: Ask, *, data: str, license: str
+    name: str,
+    recipe: Recipe,
+    out: Storage,
+    work: Storage,
+    bank: list[Tensor],
+    resources: Resources,
+    *,
+    data: str,
+    license: str,
 ) -> None:
     """Write what is finished below ``work`` to ``out``, ``base.json`` last.
 
     Args:
         bank: photographs [3, S, S] in [-1, 1] of the content bank.
-        ask: what the task that encodes them takes.
+        resources: what the task that encodes them takes.
     """
-    parts = {
-        BUNDLE_PART[part]: load_tensors(work.read_bytes(part_file(part)))
-        for part in ORDER
-        if work.exists(part_file(part))
-    }
+    parts = {part: load_tensors(work.read_bytes(part_file(part))) for part in PARTS if work.exists(part_file(part))}
     spec = BaseSpec(
         name=name,
         image_size=recipe.image_size,
@@ -50,7 +54,7 @@ def write_bundle(
         train_defaults=recipe.train_defaults,
         provenance=Provenance(made_by="jobs/train_base.py", data=data, license=license),
     )
-    options = ask.ray_options()
+    options = resources.ray_options()
     task = ray.remote(encode_bank).options(**options)
     bank_tensors = ray.get(task.remote(spec, recipe, work, torch.stack(bank), options))
     with tempfile.TemporaryDirectory() as temporary:

@@ -3,9 +3,8 @@
 import torch
 from rich.table import Table
 
-from jobs.pretraining.parts import PartName, training_of
 from osasis.pretrain.cost import matmul_rate, training_cost
-from osasis.pretrain.recipe import Recipe
+from osasis.pretrain.recipe import PartName, Recipe
 
 _GIB = 2**30
 
@@ -20,13 +19,14 @@ def cost_table(recipe: Recipe, parts: list[PartName], workers: int, gflops: floa
         "part", "parameters", "GFLOP/image", "TFLOP/step", "memory/worker", "images", "least time",
         caption="Least time: FLOPs by the matrix rate; two to three times as much is usual.",
     )  # fmt: skip
-    measured: dict[bool, float] = {}
+    measured: dict[str, float] = {}
     for part in parts:
-        config, cost = training_of(recipe, part), training_cost(recipe, part)
-        if gflops is None and config.bf16 not in measured:
+        config, cost = recipe.training(part), training_cost(recipe, part)
+        if gflops is None and config.precision not in measured:
             device = "cuda" if torch.cuda.is_available() else "cpu"
-            measured[config.bf16] = matmul_rate(device, torch.bfloat16 if config.bf16 else torch.float32)
-        rate = measured[config.bf16] if gflops is None else gflops * 1e9
+            dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+            measured[config.precision] = matmul_rate(device, dtype)
+        rate = measured[config.precision] if gflops is None else gflops * 1e9
         step = cost.flops_per_image * config.batch_size
         table.add_row(
             part,

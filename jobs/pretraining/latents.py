@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as dump_tensors
 from torch import Tensor
 
-from cluster.runtime.resources import Ask
+from cluster.runtime.resources import Resources
 from cluster.storage import Storage
 from cluster.storage.cache import fetch
 from jobs.pretraining.dataset import open_shard, quiet_data, shard_names
@@ -54,7 +54,7 @@ def latents_name(work: Storage, data: str, diffae_file: str) -> str:
     return f"latents/{data.rpartition('/')[2]}-{work.sha256(diffae_file)[:16]}"
 
 
-def encode_all(recipe: Recipe, work: Storage, data: str, diffae_file: str, workers: int, ask: Ask) -> None:
+def encode_all(recipe: Recipe, work: Storage, data: str, diffae_file: str, workers: int, resources: Resources) -> None:
     """Write z_sem of every image and of its mirror image, in the set's full framing."""
     out = latents_name(work, data, diffae_file)
     todo = [s for s in shard_names(work, data) if not work.exists(f"{out}/{s}.safetensors")]
@@ -64,11 +64,11 @@ def encode_all(recipe: Recipe, work: Storage, data: str, diffae_file: str, worke
         shards = ray.data.from_items([{"shard": shard} for shard in todo], override_num_blocks=len(todo))
         encoded = shards.map_batches(
             ShardEncoder,
-            fn_constructor_args=(recipe.model_dump(mode="json"), work, diffae_file, data, out, ask.gpus > 0),
+            fn_constructor_args=(recipe.model_dump(mode="json"), work, diffae_file, data, out, resources.gpus > 0),
             batch_size=1,
             compute=ActorPoolStrategy(size=min(workers, len(todo))),
-            num_cpus=ask.cpus,
-            num_gpus=ask.gpus or None,
+            num_cpus=resources.cpus,
+            num_gpus=resources.gpus or None,
         )
         for _ in encoded.iter_rows():
             pass

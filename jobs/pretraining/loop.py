@@ -17,12 +17,12 @@ from safetensors.torch import save as dump_tensors
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cluster.runtime.resources import Ask
+from cluster.runtime.resources import Resources
 from cluster.storage import Storage
 from jobs.pretraining.metrics import Metrics
-from jobs.pretraining.parts import PartName, finished_weights, make_trainer, part_file, starting_weights
+from jobs.pretraining.parts import finished_weights, make_trainer, part_file, starting_weights
 from jobs.pretraining.samples import look
-from osasis.pretrain.recipe import Recipe
+from osasis.pretrain.recipe import PartName, Recipe
 from osasis.pretrain.trainer import Trainer
 
 _REPORT_EVERY = 20
@@ -39,7 +39,7 @@ class Pretraining:
     data: str
     """Name of the decoded image set below it."""
     workers: int
-    ask: Ask
+    resources: Resources
     checkpoint_every: int
     sample_every: int
     """Steps between looks at what the part has learned; 0: none."""
@@ -49,12 +49,14 @@ class Pretraining:
 
 def fit_part(part: PartName, plan: Pretraining) -> dict[str, float]:
     """Train one part to its end, resuming an earlier run of the same name. Returns its last metrics."""
-    ask, work = plan.ask, plan.work
-    resources = {"CPU": ask.cpus} | ({"GPU": ask.gpus} if ask.gpus else {})
+    resources, work = plan.resources, plan.work
+    per_worker = {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
     TorchTrainer(
         _train_part,
         train_loop_config={"part": part, "plan": plan},
-        scaling_config=ScalingConfig(num_workers=plan.workers, use_gpu=ask.gpus > 0, resources_per_worker=resources),
+        scaling_config=ScalingConfig(
+            num_workers=plan.workers, use_gpu=resources.gpus > 0, resources_per_worker=per_worker
+        ),
         run_config=RunConfig(
             # The same name resumes from the newest checkpoint.
             name=f"pretrain-{part}",
@@ -75,7 +77,7 @@ def _train_part(config: dict[str, Any]) -> None:
     rank, world = context.get_world_rank(), context.get_world_size()
     device = ray.train.torch.get_device()
     if device.type == "cpu":
-        torch.set_num_threads(max(1, int(plan.ask.cpus)))
+        torch.set_num_threads(max(1, int(plan.resources.cpus)))
 
     def wrap(module: nn.Module) -> nn.Module:
         return DistributedDataParallel(module) if world > 1 else module

@@ -1,11 +1,9 @@
 """The parts of a base: what each trains, on what, and which weights it keeps."""
 
-from typing import Any, Literal
-
 import numpy as np
 import torch
 from safetensors.torch import load as load_tensors
-from torch import Tensor, nn
+from torch import Tensor
 
 from cluster.storage import Storage
 from jobs.pretraining.dataset import open_images, read_rows, spread
@@ -18,33 +16,15 @@ from osasis.networks.unet import UNet
 from osasis.pretrain.clip import ClipTrainer
 from osasis.pretrain.denoising import DenoisingTrainer, warm_start
 from osasis.pretrain.latent import LatentTrainer
-from osasis.pretrain.recipe import Recipe
+from osasis.pretrain.recipe import PartName, Recipe
 from osasis.pretrain.retime import retimed
-from osasis.pretrain.trainer import PretrainConfig, Trainer, Wrap
+from osasis.pretrain.trainer import Trainer, Wrap
 from osasis.seeding import stable_seed
-
-PartName = Literal["diffae", "latent", "photo-prior", "clip"]
-ORDER: tuple[PartName, ...] = ("diffae", "latent", "photo-prior", "clip")
-"""The latent and photo priors start from the trained DiffAE."""
-
-BUNDLE_PART = {"diffae": "diffae", "latent": "latent_prior", "photo-prior": "photo_prior", "clip": "clip"}
-
-TRAINING_FIELD = {
-    "diffae": "diffae_training",
-    "latent": "latent_training",
-    "photo-prior": "photo_training",
-    "clip": "clip_training",
-}
-"""Part → field of the recipe that says how it is trained."""
 
 
 def part_file(part: PartName) -> str:
     """Where a finished part's weights are, below the job's working folder."""
-    return f"parts/{BUNDLE_PART[part]}.safetensors"
-
-
-def training_of(recipe: Recipe, part: PartName) -> PretrainConfig:
-    return getattr(recipe, TRAINING_FIELD[part])
+    return f"parts/{part}.safetensors"
 
 
 def make_trainer(part: PartName, recipe: Recipe, work: Storage, data: str, device: str, wrap: Wrap) -> Trainer:
@@ -55,13 +35,13 @@ def make_trainer(part: PartName, recipe: Recipe, work: Storage, data: str, devic
         case "diffae":
             network = DiffAE(recipe.unet, recipe.encoder)
             return DenoisingTrainer(network, images, recipe.diffae_training, device, wrap, augment)
-        case "photo-prior":
+        case "photo_prior":
             prior = UNet(recipe.photo_prior)
             warm_start(prior, load_diffae(recipe, work, part_file("diffae")).unet)
-            return DenoisingTrainer(prior, images, recipe.photo_training, device, wrap, augment)
-        case "latent":
+            return DenoisingTrainer(prior, images, recipe.photo_prior_training, device, wrap, augment)
+        case "latent_prior":
             z = load_codes(work, data, part_file("diffae"))
-            return LatentTrainer(LatentPrior(recipe.latent_prior), z, recipe.latent_training, device, wrap)
+            return LatentTrainer(LatentPrior(recipe.latent_prior), z, recipe.latent_prior_training, device, wrap)
         case "clip":
             rows, c = read_rows(work, data), recipe.clip_training
             taken = list(spread(len(rows), c.most_images))
@@ -71,7 +51,7 @@ def make_trainer(part: PartName, recipe: Recipe, work: Storage, data: str, devic
 
 def part_weights(location: str, part: PartName) -> dict[str, Tensor]:
     """Weights of one part of a finished base, without the latent prior's normalization."""
-    tensors = load_tensors((base_folder(location) / f"{BUNDLE_PART[part]}.safetensors").read_bytes())
+    tensors = load_tensors((base_folder(location) / f"{part}.safetensors").read_bytes())
     return {name: tensor.float() for name, tensor in tensors.items() if not name.startswith("conds_")}
 
 
@@ -80,15 +60,14 @@ def starting_weights(location: str, part: PartName, recipe: Recipe) -> dict[str,
     spec, weights = describe_base(location)[1], part_weights(location, part)
     if part == "diffae":
         return retimed(weights, spec.unet, recipe.unet, "unet.")
-    if part == "photo-prior" and spec.photo_prior is not None:
+    if part == "photo_prior" and spec.photo_prior is not None:
         return retimed(weights, spec.photo_prior, recipe.photo_prior)
     return weights
 
 
 def finished_weights(trainer: Trainer) -> dict[str, Tensor]:
     """What the bundle keeps of a part: the averaged weights; the latent prior also its normalization."""
-    averaged: nn.Module = trainer.averaged  # type: ignore[attr-defined]
-    tensors: dict[str, Any] = {name: tensor.contiguous().cpu() for name, tensor in averaged.state_dict().items()}
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in trainer.averaged.state_dict().items()}
     if isinstance(trainer, LatentTrainer):
         tensors |= {"conds_mean": trainer.mean.cpu(), "conds_std": trainer.std.cpu()}
     return tensors

@@ -6,8 +6,8 @@ from typing import Any
 
 from cluster.commandline.cli import ConfigError, Problem, check, read_yaml
 from cluster.storage import Storage
-from jobs.pretraining.parts import ORDER, TRAINING_FIELD, PartName, part_file, training_of
-from osasis.pretrain.recipe import RECIPES, Recipe
+from jobs.pretraining.parts import part_file
+from osasis.pretrain.recipe import PARTS, RECIPES, PartName, Recipe, current_fields, current_part
 
 _PLAN = "plan.json"
 _NETWORKS = {"image_size", "unet", "encoder", "latent_prior", "photo_prior", "clip"}
@@ -32,18 +32,20 @@ def read_recipe(name: str, steps: dict[str, int]) -> Recipe:
                 raise ConfigError(
                     file.problem(["extends"], f"no recipe {extends!r}", f"there are: {', '.join(RECIPES)}")
                 )
-            data = _merged(RECIPES[extends]().model_dump(mode="json"), data)
+            data = _merged(RECIPES[extends]().model_dump(mode="json"), current_fields(data))
         recipe = check(replace(file, data=data), Recipe)
     else:
         hint = f"there are: {', '.join(RECIPES)}; or give a .yaml or .json file"
         raise ConfigError(Problem("--recipe", f"no recipe {name!r}", hint))
-    if unknown := steps.keys() - TRAINING_FIELD.keys():
-        raise ConfigError(Problem("--steps", f"no part {min(unknown)!r}", f"there are: {', '.join(TRAINING_FIELD)}"))
+    steps = {current_part(part): count for part, count in steps.items()}
+    if unknown := steps.keys() - set(PARTS):
+        raise ConfigError(Problem("--steps", f"no part {min(unknown)!r}", f"there are: {', '.join(PARTS)}"))
     if bad := [part for part, count in steps.items() if count <= 0]:
         raise ConfigError(Problem("--steps", f"{bad[0]}: must be above 0"))
     changed = {
-        TRAINING_FIELD[part]: getattr(recipe, TRAINING_FIELD[part]).model_copy(update={"steps": count})
-        for part, count in steps.items()
+        f"{part}_training": recipe.training(part).model_copy(update={"steps": steps[part]})
+        for part in PARTS
+        if part in steps
     }
     return recipe.model_copy(update=changed)
 
@@ -56,16 +58,16 @@ def check_fit(recipe: Recipe, todo: list[PartName], images: int, workers: int, w
     """
     problems = []
     for part in todo:
-        config = training_of(recipe, part)
-        place = f"{TRAINING_FIELD[part]}.batch_size"
+        config = recipe.training(part)
+        place = f"{part}_training.batch_size"
         try:
             config.share(workers)
         except ValueError as error:
             problems.append(Problem(place, str(error)))
-        if part != "latent" and images < config.batch_size:
+        if part != "latent_prior" and images < config.batch_size:
             hint = "give more images, or a recipe with smaller batches"
             problems.append(Problem(place, f"a batch of {config.batch_size} of only {images} images", hint))
-        if part in ("latent", "photo-prior") and "diffae" not in todo and not work.exists(part_file("diffae")):
+        if part in ("latent_prior", "photo_prior") and "diffae" not in todo and not work.exists(part_file("diffae")):
             problems.append(Problem("--parts", f"{part} starts from the DiffAE", "train diffae first, or with it"))
     if problems:
         raise ConfigError(problems)
@@ -89,7 +91,7 @@ def keep_plan(recipe: Recipe, work: Storage, *, write: bool) -> None:
 
 def still_to_train(parts: tuple[PartName, ...], work: Storage) -> list[PartName]:
     """In the order in which they build on each other."""
-    return [part for part in ORDER if part in parts and not work.exists(part_file(part))]
+    return [part for part in PARTS if part in parts and not work.exists(part_file(part))]
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

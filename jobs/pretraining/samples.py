@@ -7,13 +7,13 @@ from torchvision.utils import make_grid
 from cluster.storage import Storage
 from jobs.pretraining.dataset import open_images, read_rows, spread
 from jobs.pretraining.latents import load_diffae
-from jobs.pretraining.parts import PartName, part_file
+from jobs.pretraining.parts import part_file
 from osasis.image import encode_png, to_image
 from osasis.pretrain.clip import ClipTrainer, evaluate
 from osasis.pretrain.crops import CropSampler
 from osasis.pretrain.denoising import DenoisingTrainer
 from osasis.pretrain.latent import LatentTrainer
-from osasis.pretrain.recipe import Recipe
+from osasis.pretrain.recipe import PartName, Recipe
 from osasis.pretrain.samples import latent_samples, photo_prior_samples, reconstructions
 from osasis.pretrain.trainer import Trainer
 from osasis.seeding import generator

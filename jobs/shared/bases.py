@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from cluster.storage import Storage
 from cluster.storage.cache import fetch
-from osasis.base import Base, BaseSpec, bundled_bases, load_base, load_spec
+from osasis.base import Base, BaseSpec, base_location, bundled_bases, load_base
 from osasis.errors import BaseError
 from osasis.precision import Precision
 
@@ -20,7 +20,7 @@ def locate_base(name: str) -> str:
 
 def base_folder(location: str, cache_dir: Path | None = None) -> Path:
     """The bundle in a local folder, fetched once per node where it is remote."""
-    return bundled_bases().get(location) or fetch(location, cache_dir)
+    return fetch(base_location(location), cache_dir)
 
 
 def describe_base(name: str) -> tuple[str, BaseSpec]:
@@ -31,10 +31,7 @@ def describe_base(name: str) -> tuple[str, BaseSpec]:
         StorageError: its storage cannot be reached.
     """
     location = locate_base(name)
-    folder = bundled_bases().get(location)
-    if folder is not None:
-        return location, load_spec(folder)
-    storage = Storage.open(location)
+    storage = Storage.open(base_location(location))
     if not storage.exists("base.json"):
         known = ", ".join(bundled_bases()) or "none"
         raise BaseError(f"no base {name!r}: not a bundled name ({known}), and {storage.uri} has no base.json")

@@ -20,8 +20,8 @@ from osasis.checkpoint import Style
 from osasis.content import Content
 from osasis.image import encode_png, fit, to_image, to_tensor
 from osasis.metrics import gradient_correlation, style_distance
+from osasis.settings import StylizeConfig
 from osasis.stylize import Encoding, encode, encoding_for, stylize
-from osasis.stylize_config import StylizeConfig
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from catalog.output_names import relative_key, uri_key
 from cluster.commandline.cli import ConfigError, Problem
 from cluster.storage import Storage
-from jobs.streaming.keys import relative_key, uri_key
 
 READABLE = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"])
 PICTURES = READABLE | {".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd"}

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from catalog.manifest import Manifest
 from jobs.streaming.inputs import Item
-from jobs.streaming.manifest import Manifest
 from jobs.streaming.variants import Variant
 
 

@@ -9,20 +9,21 @@ from typing import Any
 
 from pydantic import Field
 
+from catalog.manifest import Manifest
+from catalog.output_names import NO_STYLE
 from catalog.schema import StyleVersion
-from catalog.store import StyleCatalog
+from catalog.store import StyleCatalog, UnknownStyle
 from cluster.commandline.cli import ConfigError, Problem
+from cluster.commandline.problems import Problems
 from cluster.storage import Storage
 from jobs.shared.bases import DEFAULT_BASE, describe_base
 from jobs.streaming.flags import StreamFlags, reached
 from jobs.streaming.inputs import Source, open_source
-from jobs.streaming.manifest import Manifest
-from jobs.streaming.problems import Problems
-from jobs.streaming.variants import NO_STYLE, Variant
+from jobs.streaming.variants import Variant
 from osasis.base import BaseSpec, bundled_bases, fingerprint
+from osasis.errors import OsasisError
 from osasis.image import FitMode
-from osasis.stylize_config import StylizeConfig
-from osasis.text_config import TextConfig
+from osasis.settings import StylizeConfig, TextConfig
 
 _FIRST = {"t0_ratio", "encode_steps", "decode_steps", "lambda_spn", "style_levels", "seed"}
 """Parameters of stylization that were always part of :func:`params_hash`."""
@@ -73,7 +74,7 @@ def make_plan(flags: StylizeFlags) -> Plan:
     Raises:
         ConfigError: with every problem found.
     """
-    problems = Problems()
+    problems = Problems(OsasisError, UnknownStyle)
     attempt = problems.attempt
     storage = attempt("--storage", lambda: reached(flags.storage, writable=not flags.dry_run))
     versions = attempt("--styles", lambda: _versions(storage, flags.styles)) if storage else None

@@ -6,10 +6,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.streaming.manifest import SCHEMA
+from catalog.manifest import SCHEMA
 from jobs.streaming.worker import FINISHED, OUTCOME, Row, Task, Worker
-from osasis.density import DensityConfig, density_distance
+from osasis.density import density_distance
 from osasis.errors import NotFinite
+from osasis.settings import DensityConfig
 
 _DISTANCE = pa.field("distance", pa.float64())
 

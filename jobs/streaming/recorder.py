@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from jobs.streaming.manifest import Manifest
+from catalog.manifest import Manifest
 from jobs.streaming.variants import Variant
 
 COMMIT_ROWS = 2000

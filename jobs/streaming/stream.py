@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 
-from cluster.runtime.resources import Ask, capacity
+from catalog.manifest import Manifest
+from cluster.runtime.resources import Resources, capacity
 from jobs.streaming.flags import StreamFlags
 from jobs.streaming.inputs import Source, windows
-from jobs.streaming.manifest import Manifest
 from jobs.streaming.outstanding import Tally, outstanding
 from jobs.streaming.pipeline import PREPARE_CPUS, Pipeline, Pool
 from jobs.streaming.progress import ProgressLine
@@ -51,5 +51,5 @@ def stream(
 
 def pool(flags: StreamFlags) -> Pool:
     """As many workers as were asked for, or as the connected cluster holds."""
-    fitting = capacity(Ask(flags.cpus_per_worker + PREPARE_CPUS, flags.gpus_per_worker))
+    fitting = capacity(Resources(flags.cpus_per_worker + PREPARE_CPUS, flags.gpus_per_worker))
     return Pool(min(flags.workers or fitting, fitting), flags.cpus_per_worker, flags.gpus_per_worker)

@@ -9,22 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from catalog.output_names import NO_STYLE, picture_name
 from cluster.storage import Storage
 from cluster.storage.cache import fetch
-from jobs.streaming.variants import NO_STYLE, Variant
+from jobs.streaming.variants import Variant
 from jobs.streaming.worker import Row, Task, Worker
 from osasis.checkpoint import Style, load_style
-from osasis.content import Content
 from osasis.image import encode_png, to_image
+from osasis.method import Codes, pictures_of
 from osasis.precision import Precision
-from osasis.strength import at_strength, no_style, without_style
-from osasis.stylize import Encoding, encode, encoding_for, stylize
-from osasis.stylize_config import StylizeConfig
-from osasis.text_config import TextConfig
-from osasis.text_edit import edit
-
-Encodings = dict[tuple[Encoding, str | None], Content]
-"""Codes of a batch of rows, by how they were encoded and the prompt that z_in was moved by."""
+from osasis.settings import StylizeConfig, TextConfig
+from osasis.strength import at_strength, no_style
 
 STYLES_HELD = 4
 """Styles one actor keeps in memory; the least recently used goes first."""
@@ -50,32 +45,30 @@ class Stylizer(Worker[StylizerTask]):
         super().__init__(task)
         self._styles: OrderedDict[str, Style] = OrderedDict()
 
-    def pictures(self, label: str, rows: Sequence[Row], chosen: list[int], encodings: Encodings) -> Tensor:
+    def pictures(self, label: str, rows: Sequence[Row], chosen: list[int], codes: Codes) -> Tensor:
         """The chosen rows in the named variant: [len(chosen), 3, S, S].
 
-        ``encodings`` holds what variants share: those of another depth need an encoding of their own, and each prompt
+        ``codes`` holds what variants share: those of another depth need an encoding of their own, and each prompt
         a z_in of its own, whatever the style.
         """
         variant = self.variants[label]
-        style, config = self._style(variant), self.task.config
-        if variant.style_id == NO_STYLE:
-            config = without_style(config)
-        if variant.text:
-            config = self.task.text.deepened(config)
-        encoding = encoding_for(style, config)
-        if (encoding, None) not in encodings:
-            encodings[encoding, None] = encode(self.base, self.images(rows), encoding)
-        if (encoding, variant.text) not in encodings:
-            plain, prompts = encodings[encoding, None], [variant.text or ""]
-            (encodings[encoding, variant.text],) = edit(self.base, plain, prompts, self.task.text, encoding)
-        return stylize(style, encodings[encoding, variant.text][torch.tensor(chosen)], config)
+        return pictures_of(
+            self.base,
+            self._style(variant),
+            self.images(rows),
+            self.task.config,
+            text=variant.text,
+            text_config=self.task.text,
+            codes=codes,
+            chosen=torch.tensor(chosen),
+        )
 
     def results(self, label: str, rows: Sequence[Row], chosen: list[int], shared: dict[Any, Any]) -> Sequence[Any]:
         return [*self.pictures(label, rows, chosen, shared)]
 
     def keep(self, label: str, row: Row, result: Any) -> Row:
         """Write the picture."""
-        name = f"images/{label}/{row['key']}.png"
+        name = picture_name(label, row["key"])
         data = encode_png(to_image(result))
         self.task.output.write_bytes(name, data)
         return {

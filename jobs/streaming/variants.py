@@ -3,11 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.streaming.keys import text_key
-from jobs.streaming.manifest import Pair
-
-NO_STYLE = "none"
-"""Selects the base alone; reserved in catalogs. It has version 0."""
+from catalog.manifest import VariantKey
+from catalog.output_names import variant_label
 
 
 @dataclass(frozen=True)
@@ -32,10 +29,10 @@ class Variant:
     @property
     def label(self) -> str:
         """``id@version`` or ``id@version~prompt``: the folder of its pictures, safe as a path."""
-        return self.style if self.text is None else f"{self.style}~{text_key(self.text)}"
+        return variant_label(self.style_id, self.version, self.text)
 
     @property
-    def pair(self) -> Pair:
+    def pair(self) -> VariantKey:
         return self.style_id, self.version, self.params_hash
 
     @property

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from jobs.shared.bases import open_base
 from jobs.streaming.variants import Variant
+from osasis.image import pixels_to_tensor
 from osasis.precision import Precision
 
 Row = dict[str, Any]
@@ -103,7 +104,7 @@ class Worker(Generic[T]):
         """[B, 3, S, S] in [-1, 1] on the base's device."""
         size = self.base.image_size
         pixels = np.stack([np.frombuffer(row["pixels"], np.uint8).reshape(size, size, 3) for row in rows])
-        return torch.from_numpy(pixels).to(self.base.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        return pixels_to_tensor(pixels).to(self.base.device)
 
     def _batch(self, rows: Sequence[Row]) -> None:
         shared: dict[Any, Any] = {}

@@ -13,6 +13,7 @@ from open_clip import ClipLoss
 from pydantic import Field
 from torch import Tensor, nn
 
+from osasis.image import from_levels
 from osasis.networks.clip import FIRST_WORD, PAD, UNKNOWN, ClipEncoder
 from osasis.pretrain import captions, paint
 from osasis.pretrain.captions import Row
@@ -240,7 +241,7 @@ def _embed_images(network: ClipEncoder, images: np.ndarray, chunk: int = 128) ->
     pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
     parts = [
         network.encode_image(
-            F.interpolate(p.to(device).float(), (side, side), mode="bilinear", antialias=True) / 127.5 - 1
+            from_levels(F.interpolate(p.to(device).float(), (side, side), mode="bilinear", antialias=True))
         )
         for p in torch.split(pixels, chunk)
     ]

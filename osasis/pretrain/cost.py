@@ -16,7 +16,7 @@ from osasis.pretrain import captions
 from osasis.pretrain.clip import ContrastiveLoss
 from osasis.pretrain.denoising import DenoisingLoss
 from osasis.pretrain.latent import LatentLoss
-from osasis.pretrain.recipe import Recipe
+from osasis.pretrain.recipe import PartName, Recipe
 from osasis.pretrain.trainer import PretrainConfig
 
 _IMAGES = 64
@@ -35,24 +35,24 @@ class Cost:
 
     def memory(self, config: PretrainConfig, world: int) -> float:
         """Bytes of one worker: weights, gradients, Adam's two moments and the average, and activations."""
-        half = 0.5 if config.bf16 else 1.0
+        half = 0.5 if config.precision == "bf16" else 1.0
         return 20 * self.parameters + half * self.activation_bytes_per_image * config.share(world)
 
 
-def training_cost(recipe: Recipe, part: str) -> Cost:
-    """Cost of training one part: diffae, latent, photo-prior or clip."""
+def training_cost(recipe: Recipe, part: PartName) -> Cost:
+    """Cost of training one part."""
     size, b = recipe.image_size, _IMAGES
     with torch.device("meta"):
         images, t = torch.empty(b, 3, size, size), torch.zeros(b, dtype=torch.long)
         match part:
             case "diffae":
                 return _cost(DenoisingLoss(DiffAE(recipe.unet, recipe.encoder)), (images, images, t))
-            case "photo-prior":
+            case "photo_prior":
                 return _cost(DenoisingLoss(UNet(recipe.photo_prior)), (images, images, t))
-            case "latent":
+            case "latent_prior":
                 z = torch.empty(b, recipe.latent_prior.channels)
                 return _cost(LatentLoss(LatentPrior(recipe.latent_prior)), (z, z, t))
-            case _:
+            case "clip":
                 clip, contrasts = ClipEncoder(recipe.clip), sum(map(len, captions.CONTRASTED.values()))
                 images = torch.empty(b, 3, clip.image_size, clip.image_size)
                 tokens = torch.zeros(b + contrasts, clip.model.context_length, dtype=torch.long)

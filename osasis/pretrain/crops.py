@@ -10,6 +10,8 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from osasis.image import to_tensor
+
 
 class Augmentation(BaseModel):
     """How training images are varied; every draw belongs to the image's place in its batch, not to a worker."""
@@ -79,21 +81,14 @@ class CropSampler:
         square = Image.fromarray(pixels).resize(
             (self.size, self.size), Image.Resampling.LANCZOS, box=(x, y, x + window, y + window)
         )
-        view = as_tensor(np.asarray(square))
+        view = to_tensor(square)
         if flip < a.flip:
             view = view.flip(-1)
         return jitter(view[None], a.colour, generator)[0] if a.colour else view
 
     def whole(self, index: int) -> Tensor:
         """The image in its own framing, as photographs are fitted: [3, S, S]."""
-        return as_tensor(
-            np.asarray(Image.fromarray(self.images[index]).resize((self.size, self.size), Image.Resampling.LANCZOS))
-        )
-
-
-def as_tensor(pixels: np.ndarray) -> Tensor:
-    """uint8 [H, W, 3] → float32 [3, H, W] in [-1, 1]."""
-    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float() / 127.5 - 1
+        return to_tensor(Image.fromarray(self.images[index]).resize((self.size, self.size), Image.Resampling.LANCZOS))
 
 
 def jitter(images: Tensor, spread: float, rng: torch.Generator) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from osasis.image import pixels_to_tensor
 from osasis.seeding import stable_seed
 
 Distance = Callable[[Tensor, Tensor], Tensor]
@@ -74,11 +75,12 @@ def two_alternative(distances: dict[str, Distance], images: np.ndarray, seed: in
         Chance is 0.5.
     """
     far = {name: {"mild": [], "strong": []} for name in distances}  # type: dict[str, dict[str, list[Tensor]]]
-    clean = _tensor(images)
+    clean = pixels_to_tensor(images)
     for kind, (distort, mild, strong) in DISTORTIONS.items():
         for strength, amount in (("mild", mild), ("strong", strong)):
             rngs = [np.random.default_rng(stable_seed(seed, kind, strength, i)) for i in range(len(images))]
-            spoilt = _tensor(np.stack([distort(image, amount, rng) for image, rng in zip(images, rngs, strict=True)]))
+            worse = [distort(image, amount, rng) for image, rng in zip(images, rngs, strict=True)]
+            spoilt = pixels_to_tensor(np.stack(worse))
             for name, distance in distances.items():
                 far[name][strength].append(distance(spoilt, clean))
     figures: dict[str, float] = {}
@@ -93,10 +95,6 @@ def two_alternative(distances: dict[str, Distance], images: np.ndarray, seed: in
 def mean_squares(a: Tensor, b: Tensor) -> Tensor:
     """L2, the distance to beat. [B]"""
     return (a - b).square().mean((1, 2, 3))
-
-
-def _tensor(images: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def _bytes(values: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Recipes: everything that makes a base from images, by name."""
 
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -9,10 +9,32 @@ from osasis.networks.encoder import EncoderConfig
 from osasis.networks.latent_prior import LatentPriorConfig
 from osasis.networks.perceptual import PerceptualConfig
 from osasis.networks.unet import UNetConfig
+from osasis.precision import current_precision
 from osasis.pretrain import captions, paint
 from osasis.pretrain.clip import ClipTrainConfig
 from osasis.pretrain.crops import Augmentation
 from osasis.pretrain.trainer import PretrainConfig
+
+PartName = Literal["diffae", "latent_prior", "photo_prior", "clip"]
+"""A part of a base that is trained: the name of its file, of its networks in a recipe, and of its training there."""
+
+PARTS: tuple[PartName, ...] = get_args(PartName)
+"""In order: the priors start from the trained DiffAE."""
+
+_FORMER_PARTS = {"latent": "latent_prior", "photo-prior": "photo_prior"}
+_FORMER_FIELDS = {"latent_training": "latent_prior_training", "photo_training": "photo_prior_training"}
+
+
+def current_part(name: str) -> str:
+    """A part by its present name; "latent" and "photo-prior" are former ones."""
+    return _FORMER_PARTS.get(name, name)
+
+
+def current_fields(values: Any) -> Any:
+    """A recipe, or part of one, as former versions wrote it, under the present names; anything else as it is."""
+    if not isinstance(values, dict):
+        return values
+    return {_FORMER_FIELDS.get(name, name): current_precision(value) for name, value in values.items()}
 
 
 class Recipe(BaseModel):
@@ -32,12 +54,18 @@ class Recipe(BaseModel):
     style_levels: tuple[int, ...]
     train_defaults: dict[str, Any] = {}
     diffae_training: PretrainConfig
-    latent_training: PretrainConfig
-    photo_training: PretrainConfig
+    latent_prior_training: PretrainConfig
+    photo_prior_training: PretrainConfig
     clip_training: ClipTrainConfig
     bank_size: int = Field(64, gt=0, description="Content photographs encoded into the bundle.")
     bank_encode_steps: int = 50
     bank_t0_ratio: float = Field(0.5, gt=0, lt=1)
+
+    _former = model_validator(mode="before")(current_fields)
+
+    def training(self, part: PartName) -> PretrainConfig:
+        """How a part is trained."""
+        return getattr(self, f"{part}_training")
 
     def with_words(self, own: tuple[str, ...]) -> Self:
         """The recipe whose CLIP also knows these words; one with CLIP's byte pairs knows every word."""
@@ -111,7 +139,7 @@ def _mini64() -> Recipe:
             "spn_init": "zero",
             "matched_t0": True,
             "dropout": False,
-            "bf16": True,
+            "precision": "bf16",
             "clip_embeddings": "unit",
             "fit": "crop",
         },
@@ -119,8 +147,8 @@ def _mini64() -> Recipe:
         diffae_training=PretrainConfig(
             steps=9000, batch_size=32, learning_rate=4e-4, decay="trapezoid", ema=0.999, noisy_weight=300
         ),
-        latent_training=PretrainConfig(steps=2000, batch_size=128, learning_rate=5e-4, bf16=False),
-        photo_training=PretrainConfig(steps=800, batch_size=16, learning_rate=2e-4, warmup_steps=50, ema=0.99),
+        latent_prior_training=PretrainConfig(steps=2000, batch_size=128, learning_rate=5e-4, precision="float32"),
+        photo_prior_training=PretrainConfig(steps=800, batch_size=16, learning_rate=2e-4, warmup_steps=50, ema=0.99),
         clip_training=ClipTrainConfig(
             steps=3400, batch_size=64, learning_rate=1e-3, warmup_steps=100, weight_decay=0.1, ema=0.995, variants=7
         ),
@@ -161,8 +189,8 @@ def _ffhq256() -> Recipe:
         perceptual=PerceptualConfig(kind="lpips", net="vgg"),
         style_levels=(0, 1, 2, 3),
         diffae_training=PretrainConfig(steps=1_400_000, batch_size=64, loaders=8, **constant),
-        latent_training=PretrainConfig(steps=100_000, batch_size=256, bf16=False, **constant),
-        photo_training=PretrainConfig(steps=500_000, batch_size=8, loaders=8, p2_gamma=1.0, **constant),
+        latent_prior_training=PretrainConfig(steps=100_000, batch_size=256, precision="float32", **constant),
+        photo_prior_training=PretrainConfig(steps=500_000, batch_size=8, loaders=8, p2_gamma=1.0, **constant),
         clip_training=ClipTrainConfig(steps=30_000, batch_size=256, learning_rate=5e-4, weight_decay=0.2, variants=7),
     )
 

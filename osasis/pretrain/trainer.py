@@ -8,10 +8,11 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from osasis.errors import NotFinite
+from osasis.precision import computing, current_precision
 from osasis.seeding import generator, stable_seed
 
 Wrap = Callable[[nn.Module], nn.Module]
@@ -46,9 +47,13 @@ class PretrainConfig(BaseModel):
         " noise that nobody sees. 0: none; 1: as the official photo prior.",
     )
     clip_gradient: float = Field(1.0, gt=0, description="Largest gradient norm.")
-    bf16: bool = Field(True, description="bf16 autocast; weights and losses stay float32.")
+    precision: Literal["float32", "bf16"] = Field(
+        "bf16", description="bf16: autocast of the network; weights and losses stay float32."
+    )
     loaders: int = Field(0, ge=0, description="Threads that draw coming batches meanwhile; 0: drawn when needed.")
     seed: int = 0
+
+    _former = model_validator(mode="before")(current_precision)
 
     def share(self, world: int) -> int:
         """Images of one worker's micro-batch.
@@ -112,6 +117,11 @@ class Trainer:
         """Inputs of the loss module for the images at ``places`` of the batch of ``step``, on the CPU."""
         raise NotImplementedError  # an interface, not a gap: each part draws its own batches
 
+    @property
+    def averaged(self) -> nn.Module:
+        """The network with its averaged weights, the ones a base keeps."""
+        return self.ema.network  # type: ignore[return-value]
+
     def rng(self, step: int, place: int | str) -> torch.Generator:
         """The randomness of one place of one step's batch."""
         return generator(self.config.seed, type(self).__name__, step, place)
@@ -132,7 +142,7 @@ class Trainer:
         for micro in range(c.accumulate):
             batch = [x.to(self.device, non_blocking=True) for x in self._batch(micro, rank, world)]
             torch.manual_seed(stable_seed(c.seed, "dropout", self.next_step, micro, rank))
-            with self._synced(micro == c.accumulate - 1), self._autocast():
+            with self._synced(micro == c.accumulate - 1), computing(c.precision, self.device):
                 loss = self.loss_module(*batch) / c.accumulate
                 loss.backward()
             total += loss.item()
@@ -160,9 +170,6 @@ class Trainer:
         share = self.config.share(world)
         first = (micro * world + rank) * share
         return range(first, first + share)
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.bf16)
 
     def _synced(self, last: bool) -> AbstractContextManager[Any]:
         no_sync = getattr(self.loss_module, "no_sync", None)

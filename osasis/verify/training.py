@@ -18,8 +18,8 @@ from osasis.importers.diffae import split_weights
 from osasis.importers.style import OfficialStyle, read_style
 from osasis.networks.unet import UNet
 from osasis.precision import Precision
+from osasis.settings import StylizeConfig
 from osasis.stylize import encode, encoding_for, stylize
-from osasis.stylize_config import StylizeConfig
 from osasis.verify.folder import OPTIONAL, FolderError, GoldenFolder, Settings
 from osasis.verify.networks import GoldenBase, fill, train_settings
 from osasis.verify.report import Report

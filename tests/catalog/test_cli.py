@@ -9,7 +9,7 @@ import pytest
 from catalog.__main__ import COMMANDS, main
 from catalog.store import StyleCatalog
 from cluster.storage import Storage
-from tests.catalog.test_versions import new_style
+from tests.support.styles import new_style
 
 _ROOT = Path(__file__).parents[2]
 

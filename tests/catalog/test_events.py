@@ -1,7 +1,5 @@
 """What is said of versions later: aliases, tags, notes, deletions; the same on every kind of storage."""
 
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -11,7 +9,8 @@ from catalog.errors import CatalogUsageError, UnknownStyle
 from catalog.events import author
 from catalog.store import StyleCatalog
 from cluster.storage import Storage
-from tests.catalog.test_versions import names, new_style
+from tests.support.racing import race
+from tests.support.styles import names, new_style
 
 _ROOT = Path(__file__).parents[2]
 
@@ -111,10 +110,10 @@ import sys
 from catalog.errors import CatalogUsageError
 from catalog.store import StyleCatalog
 from cluster.storage import Storage
+from tests.support.racing import wait_for_start
 
 catalog = StyleCatalog.open(Storage.open(sys.argv[1]))
-print("ready", flush=True)
-sys.stdin.readline()
+wait_for_start()
 try:
     catalog.set_alias("monet@2", "prod", expect=1)
     print("moved")
@@ -126,21 +125,7 @@ catalog.tag("monet@1", add=[f"from-{sys.argv[2]}"])
 
 def test_of_racing_processes_one_moves_the_alias_and_no_tag_is_lost(catalog: StyleCatalog) -> None:
     catalog.set_alias("monet@1", "prod")
-    movers = [
-        subprocess.Popen(
-            [sys.executable, "-c", _MOVE, catalog.storage.uri, str(number)],
-            cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )
-        for number in range(4)
-    ]  # fmt: skip
-    for mover in movers:
-        assert mover.stdout
-        assert mover.stdout.readline() == "ready\n"
-    for mover in movers:
-        assert mover.stdin
-        mover.stdin.write("go\n")
-        mover.stdin.flush()
-    said = [mover.communicate(timeout=120)[0] for mover in movers]
+    said = race(_MOVE, [(catalog.storage.uri, number) for number in range(4)])
     assert sorted(said) == ["moved\n", "refused\n", "refused\n", "refused\n"]
     assert {*catalog.show("monet@1").tags} == {"painting", "from-0", "from-1", "from-2", "from-3"}
     assert len(catalog.history("monet", "prod")) == 2

@@ -9,10 +9,9 @@ import pytest
 from catalog.store import StyleCatalog
 from cluster.storage import Storage, StorageError
 from cluster.storage import s3 as s3_objects
-from tests.catalog.test_keeping import new_style
-from tests.catalog.test_versions import names
 from tests.support.faulty_s3 import Action, FaultyS3, Request, faulty_s3
 from tests.support.s3_server import S3
+from tests.support.styles import names, trained_style
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +27,14 @@ def catalog(s3: S3, proxy: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> StyleCa
     monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
     catalog = StyleCatalog.open(Storage.open(s3.bucket_uri()))
     for content in (b"1", b"2"):
-        catalog.register(new_style(catalog.storage, "monet", content))
+        catalog.register(trained_style(catalog.storage, "monet", content))
     catalog.delete("monet@1")
     return StyleCatalog.open(catalog.storage)
 
 
 OPERATIONS: dict[str, Callable[[StyleCatalog], object]] = {
     "list": lambda catalog: catalog.list(),
-    "register": lambda catalog: catalog.register(new_style(catalog.storage, "late", b"3")),
+    "register": lambda catalog: catalog.register(trained_style(catalog.storage, "late", b"3")),
     "alias": lambda catalog: catalog.set_alias("monet@2", "prod", expect=0),
     "delete": lambda catalog: catalog.delete("monet@2", drop_aliases=True),
     "gc": lambda catalog: catalog.gc(timedelta(0)),
@@ -63,7 +62,7 @@ def test_what_goes_wrong_now_and_then_is_tried_again(catalog: StyleCatalog, prox
 
 @pytest.mark.parametrize("action", ["reset", "reset-after"])
 def test_a_commit_whose_answer_is_lost_is_made_once(catalog: StyleCatalog, proxy: FaultyS3, action: Action) -> None:
-    style = new_style(catalog.storage, "late", b"3")
+    style = trained_style(catalog.storage, "late", b"3")
     lost: list[str] = []
 
     def plan(request: Request) -> Action:
@@ -97,7 +96,7 @@ _QUICK = (("list", "reset"), ("register", "expired"), ("alias", "reset"))
 def test_what_stays_wrong_is_told_clearly_and_changes_nothing(
     catalog: StyleCatalog, proxy: FaultyS3, name: str, action: Action
 ) -> None:
-    style = new_style(catalog.storage, "late", b"3")
+    style = trained_style(catalog.storage, "late", b"3")
     attempts: dict[str, Callable[[], object]] = {
         "list": catalog.list,
         "register": lambda: catalog.register(style),

@@ -15,8 +15,7 @@ from catalog.selector import ALIAS, STYLE_ID, SelectorError
 from catalog.store import StyleCatalog
 from catalog.view import Question
 from cluster.storage import Storage, StorageError
-from tests.catalog.test_keeping import new_style
-from tests.catalog.test_versions import names
+from tests.support.styles import names, trained_style
 
 _NASTY = st.sampled_from([
     "'; drop table events; --", "\" or 1=1 --", "../../etc/passwd", "<script>alert(1)</script>", "a\nb",
@@ -31,7 +30,7 @@ _FEW = settings(max_examples=8, suppress_health_check=[HealthCheck.function_scop
 def catalog(tmp_path_factory: pytest.TempPathFactory) -> StyleCatalog:
     storage = Storage.open(tmp_path_factory.mktemp("hostile"))
     catalog = StyleCatalog.open(storage)
-    catalog.register(new_style(storage, "monet", b"1"))
+    catalog.register(trained_style(storage, "monet", b"1"))
     return catalog
 
 
@@ -92,8 +91,8 @@ def test_what_is_printed_holds_no_control_codes(catalog: StyleCatalog, capsys: p
 def test_a_storage_may_have_any_name(tmp_path: Path, name: str) -> None:
     storage = Storage.open(tmp_path / name)
     catalog = StyleCatalog.open(storage)
-    catalog.register(new_style(storage, "monet", b"1"))
-    catalog.register(new_style(storage, "monet", b"2"))
+    catalog.register(trained_style(storage, "monet", b"1"))
+    catalog.register(trained_style(storage, "monet", b"2"))
     catalog.tag("monet", add=["x"])
     catalog.delete("monet@1")
     assert catalog.gc(timedelta(0)).files > 0
@@ -118,8 +117,8 @@ def test_gc_touches_no_file_outside_of_the_storage(tmp_path: Path, uri: str) -> 
     storage = Storage.open(tmp_path / "storage")
     (tmp_path / "victim").write_text("precious")
     catalog = StyleCatalog.open(storage)
-    catalog.register(new_style(storage, "kept", b"1"))
-    catalog.register(new_style(storage, "monet", b"2", preview_uri=uri.format(storage=storage.uri)))
+    catalog.register(trained_style(storage, "kept", b"1"))
+    catalog.register(trained_style(storage, "monet", b"2", preview_uri=uri.format(storage=storage.uri)))
     catalog.delete("monet")
     try:
         catalog.gc(timedelta(0))

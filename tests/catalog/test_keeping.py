@@ -19,22 +19,9 @@ from catalog.schema import NewStyle, StyleVersion
 from catalog.store import StyleCatalog
 from catalog.verify import Finding, verify
 from cluster.storage import Storage
-from tests.catalog.test_versions import names
-from tests.catalog.test_versions import new_style as bare_style
+from tests.support.styles import names, new_style, trained_style
 
 NOW, LATER = timedelta(0), datetime.now(UTC) + timedelta(days=40)
-
-
-def new_style(storage: Storage, style_id: str, content: bytes, **fields: Any) -> NewStyle:
-    """In a folder as a training leaves it, with pictures."""
-    digest = hashlib.sha256(content).hexdigest()
-    folder = storage.child("checkpoints", style_id, digest[:12])
-    for name in ("reference.png", "photo.png", "preview.png", "result.json"):
-        folder.write_bytes(name, name.encode())
-    folder.write_bytes("style.safetensors", content)
-    uris = {f"{what}_uri": folder.child_uri(f"{what}.png") for what in ("reference", "photo", "preview")}
-    given = uris | {"checkpoint_uri": folder.child_uri("style.safetensors"), "clip_embedding": [1.0, 0.5]} | fields
-    return bare_style(storage, style_id, content, **given)
 
 
 @pytest.fixture
@@ -42,7 +29,7 @@ def catalog(storage: Storage) -> StyleCatalog:
     """monet@1, monet@2 and hokusai@1, and nothing else below checkpoints."""
     catalog = StyleCatalog.open(storage)
     for style_id, content in (("monet", b"1" * 1000), ("monet", b"2" * 1000), ("hokusai", b"3" * 1000)):
-        catalog.register(new_style(storage, style_id, content))
+        catalog.register(trained_style(storage, style_id, content))
     return catalog
 
 
@@ -77,7 +64,7 @@ def test_gc_frees_what_was_deleted_and_nothing_else(catalog: StyleCatalog) -> No
 def test_a_freed_style_can_be_trained_again_and_is_another_version(catalog: StyleCatalog) -> None:
     catalog.delete("monet@1")
     gc.collect(catalog, NOW)
-    again = catalog.register(new_style(catalog.storage, "monet", b"1" * 1000))
+    again = catalog.register(trained_style(catalog.storage, "monet", b"1" * 1000))
     assert str(again) == "monet@3"
     assert gc.collect(catalog, NOW).files == 0
     assert findings(catalog, now=LATER) == []
@@ -90,17 +77,17 @@ def test_gc_goes_on_where_it_was_stopped(catalog: StyleCatalog) -> None:
     with pytest.raises(CatalogUsageError, match="gc has freed"):
         catalog.restore("monet@1")
     with pytest.raises(CheckpointMismatch, match="run gc to its end"):
-        catalog.register(new_style(catalog.storage, "monet", b"1" * 1000))
+        catalog.register(trained_style(catalog.storage, "monet", b"1" * 1000))
     assert gc.collect(catalog, timedelta(days=1)).versions == ["monet@1"]  # hokusai was deleted too lately
     assert [row.status for row in catalog.list(deleted=True)] == ["deleted", "purged", "ready"]
 
 
 def test_files_that_others_need_or_that_stand_elsewhere_stay(catalog: StyleCatalog, tmp_path: Path) -> None:
     storage = catalog.storage
-    shared = new_style(storage, "monet", b"1" * 1000).model_copy(update={"style_id": "copy"})
+    shared = trained_style(storage, "monet", b"1" * 1000).model_copy(update={"style_id": "copy"})
     catalog.register(shared)
     outside = Storage.open(tmp_path / "outside")
-    catalog.register(bare_style(outside, "guest", b"elsewhere"))
+    catalog.register(new_style(outside, "guest", b"elsewhere"))
     catalog.delete("monet@1,guest")
     report = gc.collect(catalog, NOW)
     assert report.versions == ["guest@1", "monet@1"]
@@ -112,7 +99,7 @@ def test_files_that_others_need_or_that_stand_elsewhere_stay(catalog: StyleCatal
 
 def test_orphans_are_found_when_they_are_old(catalog: StyleCatalog) -> None:
     storage = catalog.storage
-    new_style(storage, "lost", b"never registered")
+    trained_style(storage, "lost", b"never registered")
     storage.write_bytes("checkpoints/stray.txt", b"?")
     assert findings(catalog) == []
     assert gc.collect(catalog, NOW).orphans == []  # young: they may be about to be registered
@@ -128,7 +115,7 @@ def test_orphans_are_found_when_they_are_old(catalog: StyleCatalog) -> None:
 
 def test_an_old_folder_that_is_registered_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     catalog = StyleCatalog.open(Storage.open(tmp_path))
-    late = new_style(catalog.storage, "late", b"trained long ago")
+    late = trained_style(catalog.storage, "late", b"trained long ago")
     for path in tmp_path.rglob("*"):
         os.utime(path, times=(0, 0))
     listed = gc.orphans
@@ -209,8 +196,8 @@ def test_styles_move_between_catalogs(
 
 def test_a_bundle_of_another_base_is_refused_unless_told(tmp_path: Path) -> None:
     one, two = (StyleCatalog.open(Storage.open(tmp_path / name)) for name in ("one", "two"))
-    one.register(new_style(one.storage, "monet", b"1", base_fingerprint="a" * 16))
-    two.register(new_style(two.storage, "hokusai", b"2", base_fingerprint="b" * 16))
+    one.register(trained_style(one.storage, "monet", b"1", base_fingerprint="a" * 16))
+    two.register(trained_style(two.storage, "hokusai", b"2", base_fingerprint="b" * 16))
     one.export_bundle("all", str(tmp_path / "bundle"))
     with pytest.raises(CatalogUsageError, match="--any-base"):
         two.import_bundle(str(tmp_path / "bundle"))
@@ -220,7 +207,7 @@ def test_a_bundle_of_another_base_is_refused_unless_told(tmp_path: Path) -> None
 
 def test_bundles_that_were_tampered_with_are_refused(tmp_path: Path) -> None:
     one, two = (StyleCatalog.open(Storage.open(tmp_path / name)) for name in ("one", "two"))
-    one.register(new_style(one.storage, "monet", b"1"))
+    one.register(trained_style(one.storage, "monet", b"1"))
     bundle = tmp_path / "bundle"
     one.export_bundle("all", str(bundle))
     good = (bundle / "bundle.json").read_text()

@@ -11,8 +11,6 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from datetime import timedelta
 from itertools import count
 from pathlib import Path
 
@@ -21,7 +19,7 @@ import pytest
 from catalog.store import StyleCatalog
 from catalog.verify import Finding
 from cluster.storage import Storage
-from tests.catalog.test_keeping import new_style
+from tests.support.catalog_changes import CHANGES
 from tests.support.faulty_s3 import Action, FaultyS3, Request, faulty_s3
 from tests.support.s3_server import S3
 
@@ -31,7 +29,7 @@ import ctypes
 import sys
 from catalog.store import StyleCatalog
 from cluster.storage import Storage
-from tests.catalog.test_kills import CHANGES
+from tests.support.catalog_changes import CHANGES
 
 uri, name, number, *kill = sys.argv[1:]
 catalog = StyleCatalog.open(Storage.open(uri))
@@ -41,68 +39,6 @@ if kill:
     ctypes.CDLL(None).kill_at(*map(int, kill))
 CHANGES[name].make(catalog, int(number))
 """
-
-
-@dataclass(frozen=True)
-class Change:
-    """``prepare`` makes the ``number``-th chance for a change, ``make`` makes it, ``check``: it was made once."""
-
-    prepare: Callable[[StyleCatalog, int], object]
-    make: Callable[[StyleCatalog, int], object]
-    check: Callable[[StyleCatalog, int], bool]
-
-
-def _kinds(catalog: StyleCatalog, style_id: str) -> Counter[str]:
-    return Counter(event["kind"] for event in catalog.history(style_id))
-
-
-def _add(catalog: StyleCatalog, number: int) -> None:
-    catalog.register(new_style(catalog.storage, f"style-{number}", f"{number}".encode()))
-
-
-def _status(catalog: StyleCatalog, number: int) -> list[str]:
-    return [row.status for row in catalog.list(deleted=True) if row.style_id == f"style-{number}"]
-
-
-def _add_and_delete(catalog: StyleCatalog, number: int) -> None:
-    _add(catalog, number)
-    catalog.delete(f"style-{number}")
-
-
-CHANGES = {
-    "register": Change(
-        lambda catalog, number: new_style(catalog.storage, f"style-{number}", f"{number}".encode()),
-        lambda catalog, number: _add(catalog, number),
-        lambda catalog, number: _status(catalog, number) == ["ready"],
-    ),
-    "alias": Change(
-        _add,
-        lambda catalog, number: catalog.set_alias(f"style-{number}", "prod"),
-        lambda catalog, number: (
-            _kinds(catalog, f"style-{number}") == {"alias-set": 1} and catalog.show(f"style-{number}@prod").version == 1
-        ),
-    ),
-    "delete": Change(
-        _add,
-        lambda catalog, number: catalog.delete(f"style-{number}") if _status(catalog, number) == ["ready"] else None,
-        lambda catalog, number: (
-            _kinds(catalog, f"style-{number}") == {"deleted": 1} and _status(catalog, number) == ["deleted"]
-        ),
-    ),
-    "gc": Change(
-        _add_and_delete,
-        lambda catalog, number: catalog.gc(timedelta(0)),
-        lambda catalog, number: (
-            _kinds(catalog, f"style-{number}") == {"deleted": 1, "purging": 1, "purged": 1}
-            and not catalog.storage.list_files(f"checkpoints/style-{number}")
-        ),
-    ),
-    "optimize": Change(
-        _add,
-        lambda catalog, number: catalog.optimize(timedelta(days=7)),
-        lambda catalog, number: _status(catalog, number) == ["ready"],
-    ),
-}
 
 
 Kill = Callable[[StyleCatalog, str, int, int, bool], bool]

@@ -25,10 +25,9 @@ from jobs.finetuning.styles_file import TrainStylesFlags
 from jobs.streaming.plan import StylizeFlags
 from osasis.base import load_base
 from osasis.checkpoint import load_style
-from osasis.settings import TrainConfig
+from osasis.settings import StylizeConfig, TrainConfig
 from osasis.stylize import encode, encoding_for, stylize
-from osasis.stylize_config import StylizeConfig
-from tests.catalog.test_versions import new_style
+from tests.support.styles import new_style
 from tests.support.stylize_case import Case
 from tests.support.tiny import SIZE, make_tiny_base, make_tiny_style
 

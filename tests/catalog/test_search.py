@@ -17,7 +17,7 @@ from catalog.search import Nearest, search
 from catalog.store import StyleCatalog
 from catalog.view import Question
 from cluster.storage import Storage
-from tests.catalog.test_versions import new_style
+from tests.support.styles import new_style
 
 _ROOT = Path(__file__).parents[2]
 

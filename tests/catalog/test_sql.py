@@ -12,7 +12,7 @@ from catalog.__main__ import main
 from catalog.errors import CatalogUsageError
 from catalog.store import StyleCatalog
 from cluster.storage import Storage
-from tests.catalog.test_versions import new_style
+from tests.support.styles import new_style
 
 
 @pytest.fixture(scope="module")

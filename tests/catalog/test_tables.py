@@ -17,7 +17,7 @@ from catalog.store import TABLE, StyleCatalog
 from catalog.tables import EVENTS, Log
 from catalog.view import Question
 from cluster.storage import Storage
-from tests.catalog.test_versions import names, new_style
+from tests.support.styles import names, new_style
 
 WEEK = timedelta(days=7)
 

@@ -23,7 +23,7 @@ from cluster.commandline.cli import (
 )
 from cluster.runtime import connection
 from cluster.runtime.connection import ClusterError, Stopped, connect
-from cluster.runtime.resources import Ask, capacity
+from cluster.runtime.resources import Resources, capacity
 from cluster.storage import StorageError
 
 _ROOT = Path(__file__).parents[2]
@@ -38,13 +38,13 @@ def test_a_connected_ray_is_used_and_left(ray_cluster: None) -> None:
 
 
 def test_capacity_counts_whole_workers(ray_cluster: None) -> None:
-    assert capacity(Ask(cpus=1)) == 4
-    assert capacity(Ask(cpus=1.5)) == 2
-    assert capacity(Ask(cpus=0.1)) == 40
+    assert capacity(Resources(cpus=1)) == 4
+    assert capacity(Resources(cpus=1.5)) == 2
+    assert capacity(Resources(cpus=0.1)) == 40
     with pytest.raises(ClusterError, match=r"needs 64 CPU and 1 GPU, which no node .*4 CPU"):
-        capacity(Ask(cpus=64, gpus=1))
+        capacity(Resources(cpus=64, gpus=1))
     with pytest.raises(ValueError, match="some CPU or GPU"):
-        capacity(Ask(cpus=0))
+        capacity(Resources(cpus=0))
 
 
 def test_workers_reach_the_storage(ray_cluster: None, storage: Any) -> None:

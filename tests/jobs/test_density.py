@@ -19,9 +19,10 @@ from jobs.rank_density import HIGH, LOW, RankFlags, make_plan, rank
 from jobs.streaming.outstanding import Tally
 from jobs.streaming.ranker import Ranker
 from osasis.base import Base, load_base
-from osasis.density import DensityConfig, density_distance, stochastic_reconstruction
+from osasis.density import density_distance, stochastic_reconstruction
 from osasis.diffusion import Schedule, linear_betas
 from osasis.image import decode_image, fit, to_tensor
+from osasis.settings import DensityConfig
 from tests.support.hostile import encoded, picture
 from tests.support.in_process import without_cluster
 from tests.support.tiny import SIZE, SPEC, make_tiny_base

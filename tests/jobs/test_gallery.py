@@ -16,9 +16,9 @@ from catalog.gallery import _page
 from catalog.probes import PROBE_SET, PROBE_SETS, probe_photos
 from catalog.store import StyleCatalog
 from cluster.storage import Storage
-from tests.catalog.test_versions import new_style
 from tests.support.gallery_case import make_gallery, reference, sheet, version_of
 from tests.support.hostile import bomb, encoded, picture
+from tests.support.styles import new_style
 
 
 def files_of(page: Path) -> list[str]:

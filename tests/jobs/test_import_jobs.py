@@ -20,8 +20,8 @@ from cluster.storage import Storage
 from jobs.shared.bases import open_base
 from osasis.checkpoint import load_style
 from osasis.image import encode_png, to_image
+from osasis.settings import StylizeConfig
 from osasis.stylize import encode, encoding_for, stylize
-from osasis.stylize_config import StylizeConfig
 from tests.support.jobs_run import run_job
 
 

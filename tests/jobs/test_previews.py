@@ -11,8 +11,8 @@ from jobs.shared import previews
 from jobs.shared.previews import make_preview
 from osasis.base import Base, load_base
 from osasis.checkpoint import Style, load_style
+from osasis.settings import StylizeConfig
 from osasis.stylize import encode, encoding_for, stylize
-from osasis.stylize_config import StylizeConfig
 from tests.support.tiny import SIZE, make_tiny_base, make_tiny_style
 
 

@@ -13,10 +13,10 @@ import ray
 from torch import Tensor
 
 import jobs.stylize
+from catalog.manifest import Manifest
+from catalog.output_names import relative_key
 from cluster.commandline.cli import ConfigError, ExitCode
 from cluster.storage import Storage
-from jobs.streaming.keys import relative_key
-from jobs.streaming.manifest import Manifest
 from jobs.streaming.stylizer import Stylizer
 from tests.support.hostile import encoded, hostile_files, picture
 from tests.support.stylize_case import Case

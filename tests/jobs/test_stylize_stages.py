@@ -14,18 +14,17 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from catalog.manifest import SCHEMA, Manifest
+from catalog.output_names import relative_key, uri_key
 from catalog.store import StyleCatalog
 from cluster.storage import Storage
 from jobs.streaming.inputs import FolderSource, open_source, windows
-from jobs.streaming.keys import relative_key, uri_key
-from jobs.streaming.manifest import SCHEMA, Manifest
 from jobs.streaming.plan import StylizeFlags, make_plan
 from jobs.streaming.prepare import WORK, Prepare
 from jobs.streaming.stylizer import STYLES_HELD, Stylizer, StylizerTask
 from jobs.streaming.variants import Variant
 from osasis.image import decode_image
-from osasis.stylize_config import StylizeConfig
-from osasis.text_config import TextConfig
+from osasis.settings import StylizeConfig, TextConfig
 from tests.support.hostile import encoded, hostile_files, picture, write_files
 from tests.support.stylize_case import Case
 from tests.support.tiny import SIZE, make_tiny_base, make_tiny_style

@@ -193,11 +193,13 @@ def test_what_cannot_work_is_refused_before_anything_starts(photos: Storage, rec
 
 def test_a_recipe_file_says_only_what_differs(tmp_path: Path) -> None:
     path = tmp_path / "dogs.yaml"
-    path.write_text("extends: mini64\naugment: {zoom: 0.1}\ndiffae_training: {batch_size: 24, decay: cosine}\n")
+    former = "photo_training: {bf16: false}"  # as former versions spelled it
+    path.write_text(f"extends: mini64\naugment: {{zoom: 0.1}}\ndiffae_training: {{batch_size: 24}}\n{former}\n")
     recipe, base = read_recipe(str(path), {"latent": 7}), read_recipe("mini64", {})
     assert (recipe.augment.zoom, recipe.augment.flip) == (0.1, 0.5)
-    assert recipe.diffae_training == base.diffae_training.model_copy(update={"batch_size": 24, "decay": "cosine"})
-    assert recipe.latent_training.steps == 7
+    assert recipe.diffae_training == base.diffae_training.model_copy(update={"batch_size": 24})
+    assert recipe.latent_prior_training.steps == 7
+    assert recipe.photo_prior_training == base.photo_prior_training.model_copy(update={"precision": "float32"})
     assert recipe.unet == base.unet
 
 
@@ -287,9 +289,9 @@ def test_all_parts_from_parquet_on_s3_by_two_workers(s3: Any, recipe: Path) -> N
     assert f"Base tiny is in {out}" in run_job("train_base", *flags)
     names = out.list_files()
     assert {"base.json", "diffae.safetensors", "latent_prior.safetensors", "photo_prior.safetensors"} <= set(names)
-    for part in ("diffae", "latent", "photo-prior", "clip"):
+    for part in ("diffae", "latent_prior", "photo_prior", "clip"):
         assert any(name.startswith(f".work/tensorboard/{part}/") for name in names)
-    for part in ("diffae", "latent", "photo-prior"):
+    for part in ("diffae", "latent_prior", "photo_prior"):
         assert any(name.startswith(f".work/samples/{part}-") for name in names)
     before = {name: out.stat(name) for name in names if name.startswith(".work/parts/")}
     assert "diffae: done" in run_job("train_base", *flags)  # nothing is trained again

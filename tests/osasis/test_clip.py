@@ -47,7 +47,14 @@ def portraits() -> tuple[np.ndarray, list[dict[str, str]]]:
 
 
 def trainer(**changes: Any) -> ClipTrainer:
-    config = {"steps": 40, "batch_size": 8, "warmup_steps": 2, "variants": 2, "bf16": False, "weight_decay": 0.1}
+    config = {
+        "steps": 40,
+        "batch_size": 8,
+        "warmup_steps": 2,
+        "variants": 2,
+        "precision": "float32",
+        "weight_decay": 0.1,
+    }
     return ClipTrainer(encoder(), *portraits(), ClipTrainConfig(**(config | changes)))
 
 
@@ -161,7 +168,7 @@ def test_the_loss_module_may_be_wrapped() -> None:
         def forward(self, *batch: torch.Tensor) -> torch.Tensor:
             return self.module(*batch)
 
-    config = ClipTrainConfig(steps=2, batch_size=8, variants=0, bf16=False)
+    config = ClipTrainConfig(steps=2, batch_size=8, variants=0, precision="float32")
     plain = ClipTrainer(encoder(), *portraits(), config)
     wrapped = ClipTrainer(encoder(), *portraits(), config, wrap=Wrapped)
     assert [plain.step(), plain.step()] == [wrapped.step(), wrapped.step()]

@@ -20,10 +20,9 @@ from osasis.content import Content
 from osasis.diffusion import ddim_decode, last
 from osasis.finetune import decode_indices
 from osasis.image import decode_image, fit, to_image, to_tensor
+from osasis.settings import StylizeConfig, TextConfig
 from osasis.strength import at_strength
 from osasis.stylize import encode, encoding_for, stylize
-from osasis.stylize_config import StylizeConfig
-from osasis.text_config import TextConfig
 from tests.support.stylize_case import Case
 from tests.support.tiny import SIZE, make_tiny_base, make_tiny_style
 

@@ -134,6 +134,6 @@ def test_a_base_without_a_bank_draws_its_own(tmp_path: Path) -> None:
 
 
 def _quick() -> Any:
-    from osasis.stylize_config import StylizeConfig
+    from osasis.settings import StylizeConfig
 
     return StylizeConfig(encode_steps=10, decode_steps=5)

@@ -43,7 +43,7 @@ def tiny_finetuner(**settings: Any) -> tuple[Finetuner, Content]:
     content = Content(*(rand(2, *shape, seed=6) for shape in ((3, SIZE, SIZE), (12,), (3, SIZE, SIZE))))
     # Clamping has kinks, where no finite difference is right.
     config = TrainConfig(decode_steps=5, dropout=False, clamp=False, **settings)
-    return Finetuner(unet, reference, config, [clip], _Distance()), content
+    return Finetuner(unet, reference, config, [clip], [_Distance()]), content
 
 
 def loss_of(finetuner: Finetuner, content: Content, i: int) -> Tensor:

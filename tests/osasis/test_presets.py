@@ -14,6 +14,8 @@ from osasis.checkpoint import load_style
 from osasis.errors import BaseError
 from osasis.image import fit
 from osasis.networks.clip import ClipEncoder
+from osasis.networks.perceptual import Lpips, PerceptualConfig
+from osasis.pretrain.recipe import PARTS, RECIPES, Recipe
 from osasis.settings import ContentConfig, StylePhotoConfig, TrainConfig, train_config
 from osasis.style_photo import denoised_counterparts
 from osasis.style_training import StyleTraining, missing_parts, training_content
@@ -137,6 +139,33 @@ def test_several_clips_are_averaged_each_fed_its_own_way(base: Base, tmp_path: P
     assert missing_parts(both.spec, wanted) == ["clip 'Third', named in clips"]
 
 
+def test_several_perceptual_distances_are_averaged(tmp_path: Path) -> None:
+    net = PerceptualConfig(kind="lpips", net="vgg")
+    torch.manual_seed(7)
+    folder = make_tiny_base(tmp_path / "base")
+    spec = load_spec(folder).model_copy(update={"more_perceptual": {"vgg": net}})
+    save_base(folder, spec, {"perceptual-vgg": Lpips("vgg").state_dict()})
+    both = load_base(folder)
+
+    def loss(*perceptuals: str) -> float:
+        config = train_config("paper", spec.train_defaults, {"perceptuals": perceptuals})
+        training = StyleTraining(both, picture(), config, photo=picture(1))
+        x0 = picture(2)
+        return training.finetuner.terms(x0, x0, training.finetuner._targets(training.bank.content[torch.tensor([0])]))[
+            "recon_perceptual"
+        ].item()
+
+    main, other, averaged = loss("main"), loss("vgg"), loss("main", "vgg")
+    assert main == loss()
+    assert main != other
+    assert averaged == pytest.approx((main + other) / 2, rel=1e-5)
+    with pytest.raises(BaseError, match="has no perceptual-alex"):
+        loss("alex")
+    wanted = TrainConfig(perceptuals=("main", "alex"))
+    assert missing_parts(both.spec, wanted) == ["perceptual 'alex', named in perceptuals"]
+    assert "perceptuals" not in TrainConfig().model_dump()  # styles trained before the setting keep their identity
+
+
 def test_content_is_given_or_of_the_bank_or_drawn(base: Base) -> None:
     config = train_config("official", base.spec.train_defaults)
     photos = picture(5, count=3)
@@ -162,3 +191,16 @@ def test_what_a_base_lacks_is_said_before_it_is_missed() -> None:
 def test_settings_of_former_versions_are_read() -> None:
     assert TrainConfig.model_validate({"bf16": True}).precision == "bf16"
     assert TrainConfig.model_validate({"bf16": True, "precision": "float32"}).precision == "float32"
+    base_says, style_says = {"bf16": True}, {"precision": "float32"}
+    assert train_config("official", base_says, style_says).precision == "float32"
+    assert train_config("official", {"precision": "float32"}, {"bf16": True}).precision == "bf16"
+
+
+def test_recipes_of_former_versions_are_read() -> None:
+    recipe = RECIPES["mini64"]()
+    former = recipe.model_dump(mode="json")
+    for now, then in (("latent_prior_training", "latent_training"), ("photo_prior_training", "photo_training")):
+        former[then] = former.pop(now)
+        former[then]["bf16"] = former[then].pop("precision") == "bf16"
+    assert Recipe.model_validate(former) == recipe
+    assert [recipe.training(part).steps for part in PARTS] == [9000, 2000, 800, 3400]

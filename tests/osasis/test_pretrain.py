@@ -32,7 +32,7 @@ from osasis.pretrain.retime import retimed
 from osasis.pretrain.trainer import PretrainConfig
 from tests.support.tiny import SPEC, UNET, tiny_recipe
 
-QUICK: dict[str, Any] = {"steps": 6, "batch_size": 4, "warmup_steps": 2, "bf16": False, "learning_rate": 1e-3}
+QUICK: dict[str, Any] = {"steps": 6, "batch_size": 4, "warmup_steps": 2, "precision": "float32", "learning_rate": 1e-3}
 
 
 def pictures(count: int = 6, side: int = 20) -> np.ndarray:
@@ -295,14 +295,14 @@ def test_recipes_that_do_not_fit_together_are_refused(changes: dict[str, Any], m
 
 def test_costs_are_those_of_the_layers() -> None:
     recipe = tiny_recipe()
-    cost = training_cost(recipe, "latent")
+    cost = training_cost(recipe, "latent_prior")
     linear = [m for m in LatentPrior(recipe.latent_prior).modules() if isinstance(m, torch.nn.Linear)]
     assert cost.parameters == sum(p.numel() for p in LatentPrior(recipe.latent_prior).parameters())
     # Forward, and backward to weights and inputs; the first layers' inputs need no gradient.
     forward = 2 * sum(m.weight.numel() for m in linear)
     assert 2 * forward < cost.flops_per_image < 3 * forward
-    assert training_cost(recipe, "diffae").flops_per_image > training_cost(recipe, "photo-prior").flops_per_image
-    config = PretrainConfig(steps=1, batch_size=8, bf16=False)
+    assert training_cost(recipe, "diffae").flops_per_image > training_cost(recipe, "photo_prior").flops_per_image
+    config = PretrainConfig(steps=1, batch_size=8, precision="float32")
     assert cost.memory(config, 1) - cost.memory(config, 2) == pytest.approx(4 * cost.activation_bytes_per_image)
     assert math.isfinite(training_cost(recipe, "clip").flops_per_image)
 

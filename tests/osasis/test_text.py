@@ -12,19 +12,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import jobs.stylize
+from catalog.output_names import text_key
 from cluster.commandline.cli import ConfigError, ExitCode, parse_flags
 from cluster.storage import Storage
-from jobs.streaming.keys import text_key
 from jobs.streaming.plan import StylizeFlags
 from jobs.streaming.stylizer import Stylizer
 from osasis.base import Base, load_base
 from osasis.content import Content
 from osasis.diffusion import ddim_decode
 from osasis.networks.clip import ClipConfig
+from osasis.settings import StylizeConfig, TextConfig
 from osasis.strength import no_style, without_style
 from osasis.stylize import Encoding, encode, encoding_for, stylize
-from osasis.stylize_config import StylizeConfig
-from osasis.text_config import TextConfig
 from osasis.text_edit import edit, few_steps, text_loss
 from tests.support.hostile import encoded as encoded_file
 from tests.support.hostile import picture

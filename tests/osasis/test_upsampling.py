@@ -89,7 +89,7 @@ def test_residual_gives_at_the_bases_own_size_what_the_base_painted(portrait: Im
 def test_any_size_and_aspect_keeps_its_size(portrait: Image.Image, size: tuple[int, int], mode: FitMode) -> None:
     photo = _stretched(portrait, *size)
     for detail in ("guided", "residual", "none"):
-        assert _laid_back(photo, mode=mode, detail=detail, texture=torch.ones(3, 3)).size == size
+        assert _laid_back(photo, mode=mode, detail=detail, texture=((0.5, 0.5, 0.5),) * 3).size == size
 
 
 def test_outside_of_the_square_every_byte_is_the_photographs(portrait: Image.Image) -> None:
@@ -139,8 +139,8 @@ def test_bands_take_on_the_references_contrast(portrait: Image.Image) -> None:
 
 
 def test_a_reference_tells_of_the_octaves_that_it_has(portrait: Image.Image) -> None:
-    assert texture_of(portrait, 64).shape == (2, 3)
-    assert texture_of(portrait.resize((100, 90)), 64).shape == (0, 3)
+    assert np.shape(texture_of(portrait, 64)) == (2, 3)
+    assert texture_of(portrait.resize((100, 90)), 64) == ()
     assert [octaves(64, side) for side in (63, 64, 127, 128, 512)] == [0, 0, 0, 1, 3]
 
 
@@ -214,6 +214,6 @@ print(peak() - before)
 
 
 def test_memory_is_that_of_one_more_picture() -> None:
-    """25 megapixels: 100 MB as Pillow holds them; the maps of the whole would take 1.2 GB."""
-    run = subprocess.run([sys.executable, "-c", _PEAK, "5000"], capture_output=True, text=True, check=True)
-    assert float(run.stdout) < 100 + 250
+    """16 megapixels: 64 MB as Pillow holds them; the maps of the whole would take 770 MB."""
+    run = subprocess.run([sys.executable, "-c", _PEAK, "4000"], capture_output=True, text=True, check=True)
+    assert float(run.stdout) < 64 + 200

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from catalog.manifest import Manifest
 from catalog.schema import NewStyle
 from catalog.store import StyleCatalog
 from cluster.storage import Storage
-from jobs.streaming.manifest import Manifest
 from jobs.streaming.outstanding import Tally
 from jobs.streaming.plan import StylizeFlags, make_plan
 from jobs.streaming.stylizer import Stylizer

@@ -58,13 +58,13 @@ SPEC = BaseSpec(
 
 def tiny_recipe() -> Recipe:
     """Makes a base like :data:`SPEC` in a few steps."""
-    quick = {"steps": 4, "batch_size": 4, "warmup_steps": 1, "bf16": False}
+    quick = {"steps": 4, "batch_size": 4, "warmup_steps": 1, "precision": "float32"}
     return Recipe(
         **{name: getattr(SPEC, name) for name in Recipe.model_fields if name in BaseSpec.model_fields},
         decode_size=40,
         diffae_training=PretrainConfig(**quick),
-        latent_training=PretrainConfig(**quick),
-        photo_training=PretrainConfig(**quick),
+        latent_prior_training=PretrainConfig(**quick),
+        photo_prior_training=PretrainConfig(**quick),
         clip_training=ClipTrainConfig(**quick, variants=1),
         bank_size=4,
         bank_encode_steps=10,

@@ -1,4 +1,4 @@
-"""What benchmarks/catalog.py measures.
+"""The style catalog at size: ``python -m benchmarks.catalog_scale --styles 100000``.
 
 The same questions put to the catalog, to pyarrow over the very same Parquet files (which knows neither aliases nor
 deletions), and to MLflow's model registry on SQLite; then registrations per second of one and of many writers on a real
@@ -32,7 +32,7 @@ from catalog.filters import Condition
 from catalog.search import search
 from catalog.store import StyleCatalog
 from catalog.view import Question
-from cluster.commandline.cli import JobFlags, parse_flags
+from cluster.commandline.cli import JobFlags, parse_flags, run_job
 from cluster.storage import Storage
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -262,3 +262,7 @@ def _table(measured: dict[str, Measured], floors: dict[str, int]) -> Table:
 
 def _milliseconds(seconds: float) -> str:
     return f"{1000 * seconds:,.0f} ms"
+
+
+if __name__ == "__main__":
+    run_job(main)

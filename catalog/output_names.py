@@ -1,11 +1,43 @@
-"""Names of outputs, derived from names of inputs: safe as paths, and different for different inputs."""
+"""Names of what stylize writes: ``images/<style>@<version>[~<prompt>]/<key>.png`` and the table ``manifest``.
+
+Keys are derived from the names of inputs: safe as paths, and different for different inputs.
+"""
 
 import hashlib
 import re
 from urllib.parse import quote, urlsplit
 
+MANIFEST = "manifest"
+"""Where the manifest stands below the output."""
+
+NO_STYLE = "none"
+"""Selects the base alone, as version 0; no style can have this id."""
+
+RUN_FLAGS = frozenset(
+    {"input", "input_column", "styles", "text", "output", "limit", "workers", "retry_failed", "dry_run"}
+)
+"""Flags of a stylize run that change which pictures are made, and nothing of how each comes out."""
+
+_IMAGES = "images"
 _LONGEST = 180
 """Characters of one path segment; file systems take 255 bytes, suffixes included."""
+
+
+def variant_label(style_id: str, version: int, text: str | None = None) -> str:
+    """``id@version`` or ``id@version~prompt``: the folder of its pictures, safe as a path."""
+    style = f"{style_id}@{version}"
+    return style if text is None else f"{style}~{text_key(text)}"
+
+
+def picture_name(label: str, key: str, suffix: str = ".png") -> str:
+    """Where the picture of one input in one variant stands below the output."""
+    return f"{_IMAGES}/{label}/{key}{suffix}"
+
+
+def output_of(picture_uri: str) -> str | None:
+    """The URI of the output that a picture stands in; None where it has no name of :func:`picture_name`'s form."""
+    found = re.fullmatch(rf"(.+)/{_IMAGES}/[a-z0-9-]+@[0-9]+(?:~[^/]+)?/.+\.[a-z]+", picture_uri)
+    return found and found[1]
 
 
 def relative_key(name: str) -> str:

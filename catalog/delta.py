@@ -1,0 +1,98 @@
+"""Delta tables, opened in one way: what is damaged is told in a sentence, and only columns of plain types are read.
+
+The tables' files are read by Delta's own reader, never by pyarrow's: pyarrow would make the extension types that a
+Parquet file names, and some of those run code (docs/security.md).
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from deltalake import DeltaTable
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+
+from catalog.errors import DamagedTable
+from cluster.storage import Storage, StorageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def open_table(storage: Storage, name: str) -> DeltaTable | None:
+    """The table ``name`` below a storage at its newest version; None where nobody has written.
+
+    Raises:
+        StorageError: it cannot be reached.
+        DamagedTable: it is there and cannot be opened.
+    """
+    with explained(storage, name, "open"):
+        try:
+            table = _opened(storage, name)
+        except TableNotFoundError:
+            # Asked of storage too, which tells a missing table from a missing bucket.
+            log = storage.walk(f"{name}/_delta_log", recursive=False)
+            if not any(info.name.endswith(".json") for info in log):
+                return None
+            table = _opened(storage, name)  # somebody made it just now
+    _check_plain(table, storage.child_uri(name))
+    return table
+
+
+def _opened(storage: Storage, name: str) -> DeltaTable:
+    return DeltaTable(storage.delta_uri(name), storage_options=storage.delta_options())
+
+
+def read_table(table: DeltaTable, columns: Sequence[str], predicate: str | None = None) -> "Iterator[pa.RecordBatch]":
+    """Batches of these columns, of the rows that pass an SQL predicate; strings as ``pa.string()``.
+
+    To be taken inside :func:`explained`.
+    """
+    import pyarrow as pa
+
+    reader = pa.RecordBatchReader.from_stream(table.scan(columns=list(columns), predicate=predicate))
+    schema = pa.schema([(f.name, pa.string() if f.type == pa.string_view() else f.type) for f in reader.schema])
+    for batch in reader:
+        yield batch.cast(schema)
+
+
+@contextmanager
+def explained(storage: Storage, name: str, operation: str) -> Iterator[None]:
+    """Turns what Delta and its readers raise into a :class:`StorageError` that names table, operation and cause."""
+    import pyarrow as pa
+
+    where = storage.child_uri(name)
+    try:
+        yield
+    except CommitFailedError as error:
+        raise StorageError(f"{where}: cannot {operation}: too many others write; try again") from error
+    except (DeltaError, OSError, pa.ArrowException) as error:
+        if not storage.is_local:
+            # Storage explains dead servers, credentials and buckets better than Delta does.
+            try:
+                next(storage.walk(f"{name}/_delta_log", recursive=False), None)
+            except StorageError as better:
+                raise StorageError(f"{where}: cannot {operation}: {better}") from error
+        kind, advice = (DamagedTable, f"; {_ADVICE}") if _is_damage(error) else (StorageError, "")
+        raise kind(f"{where}: cannot {operation}: {_first_words(error)}{advice}") from error
+
+
+_ADVICE = "a file of the table is missing or damaged: docs/catalog.md, 'A damaged table', says how to find and mend it"
+_DAMAGE = ("Json error", "No table metadata", "found gap", "Parquet", "No such file", "Not a directory")
+
+
+def _is_damage(error: Exception) -> bool:
+    return any(sign in str(error) for sign in _DAMAGE)
+
+
+def _first_words(error: Exception) -> str:
+    """Of an error's many lines, without the frames of the native library's stack and its colours."""
+    text = re.sub(r"\x1b\[\d*m|↳", "", str(error))
+    lines = [line.strip() for line in text.splitlines() if not re.match(r"\s*\d+: ", line)]
+    return f"{type(error).__name__}: {' '.join(filter(None, lines))[:300]}"
+
+
+def _check_plain(table: DeltaTable, uri: str) -> None:
+    """Refuses a column that would be read as an extension type, which pyarrow makes by running its registered code."""
+    if found := re.search(r'"ARROW:extension:name":\s*"([^"]*)"', table.schema().to_json()):
+        raise DamagedTable(f"{uri}: a column has the extension type {found[1]!r}, which is not read: it could run code")

@@ -1,0 +1,169 @@
+"""The manifest: a Delta table with one row per (input, variant, parameters) ever decided; a variant is a style, or a
+style with a prompt.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import CommitFailedError
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from catalog.delta import explained, open_table, read_table
+from catalog.output_names import MANIFEST
+from cluster.storage import Storage
+
+Status = Literal["done", "rejected", "failed"]
+
+SCHEMA = pa.schema(
+    [
+        ("input_uri", pa.string()),
+        ("input_sha256", pa.string()),
+        ("style_id", pa.string()),
+        ("version", pa.int64()),
+        ("params_hash", pa.string()),
+        ("status", pa.string()),
+        ("output_uri", pa.string()),
+        ("output_sha256", pa.string()),
+        ("width", pa.int64()),
+        ("height", pa.int64()),
+        ("error_type", pa.string()),
+        ("error", pa.string()),
+        ("seconds", pa.float64()),
+        ("run_id", pa.string()),
+        ("seed", pa.int64()),
+        ("transform", pa.string()),
+        ("key", pa.string()),
+        ("text", pa.string()),  # the prompt, null without one; tables of before it have no such column
+    ]
+)
+
+VariantKey = tuple[str, int, str]
+"""What an input is decided for: style_id, version, params_hash. The hash covers the prompt."""
+
+_SMALL_FILES = 64
+"""Small files from which on :meth:`Manifest.compact` does something."""
+
+
+class Manifest:
+    """Reads and appends rows; a commit is visible as a whole or not at all.
+
+    All methods raise StorageError where storage fails, DamagedTable where files of the table are missing or damaged.
+    """
+
+    def __init__(self, output: Storage, name: str = MANIFEST, schema: pa.Schema = SCHEMA) -> None:
+        self.uri = output.delta_uri(name)
+        self._storage, self._name = output, name
+        self._schema = schema
+
+    def table(self) -> DeltaTable | None:
+        """The table, or None before the first row."""
+        return open_table(self._storage, self._name)
+
+    def batches(self, columns: Sequence[str] | None = None, predicate: str | None = None) -> Iterator[pa.RecordBatch]:
+        """Rows that pass an SQL predicate, by batches; of ``columns``, those that the table has yet."""
+        table = self.table()
+        if table is None:
+            return
+        have = [column.name for column in table.schema().fields]
+        chosen = [name for name in have if columns is None or name in columns]
+        with explained(self._storage, self._name, "read"):
+            yield from read_table(table, chosen, predicate)
+
+    def rows(self, columns: Sequence[str] | None = None, *, status: Status | None = None) -> list[dict[str, Any]]:
+        """Rows as dicts, with None for columns that came after the table was written."""
+        names = list(columns or self._schema.names)
+        read = [*names, "status"]
+        found = [row for batch in self.batches(read) for row in batch.to_pylist()]
+        return [{name: row.get(name) for name in names} for row in found if status in (None, row["status"])]
+
+    def picture(self, output_uri: str) -> dict[str, Any] | None:
+        """The row whose picture this is; None if there is none."""
+        batches = self.batches(predicate=f"output_uri = {_quoted(output_uri)}")
+        rows = [row for batch in batches for row in batch.to_pylist()]
+        return rows[-1] if rows else None
+
+    def decided(self, uris: Sequence[str], hashes: Collection[str]) -> dict[str, dict[VariantKey, Status]]:
+        """What is known of these inputs under these ``params_hash``: input URI → what for → status."""
+        found: dict[str, dict[VariantKey, Status]] = defaultdict(dict)
+        if not uris:
+            return found
+        # The range lets file statistics skip most of a large table.
+        within = f"input_uri >= {_quoted(min(uris))} AND input_uri <= {_quoted(max(uris))}"
+        predicate = f"{within} AND params_hash IN ({', '.join(map(_quoted, hashes))})"
+        columns = ["input_uri", "style_id", "version", "params_hash", "status"]
+        wanted = pa.array(uris)
+        for batch in self.batches(columns, predicate):
+            chosen = batch.filter(pc.is_in(batch["input_uri"], wanted)).select(columns)
+            for input_uri, *key, status in zip(*(column.to_pylist() for column in chosen), strict=True):
+                found[input_uri][tuple(key)] = status
+        return found
+
+    def other_parameters(
+        self, variants: Collection[tuple[VariantKey, str | None]]
+    ) -> list[tuple[VariantKey, str | None]]:
+        """Those of the variants (what for, prompt) that have rows under other parameters: their pictures stand where
+        ours would.
+        """
+        ours = {params_hash for (_, _, params_hash), _ in variants}
+        predicate = f"params_hash NOT IN ({', '.join(map(_quoted, ours))})" if ours else None
+        taken = set()
+        for batch in self.batches(["style_id", "version", "text"], predicate):
+            distinct = pa.Table.from_batches([batch]).group_by(batch.schema.names).aggregate([])
+            taken |= {(row["style_id"], row["version"], row.get("text")) for row in distinct.to_pylist()}
+        return [(key, text) for key, text in variants if (key[0], key[1], text) in taken]
+
+    def append(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Commit rows of pairs that had none."""
+        if rows:
+            with explained(self._storage, self._name, "write"):
+                self._write(rows, mode="append")
+
+    def replace(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Commit rows of pairs that may have one already, which then gives way; one commit a style."""
+        if self.table() is None:
+            return self.append(rows)
+        groups: dict[tuple[str, int, str], list[dict[str, Any]]] = defaultdict(list)
+        for row in rows:
+            groups[row["style_id"], row["version"], row["params_hash"]].append(row)
+        for (style_id, version, params_hash), group in groups.items():
+            uris = ", ".join(_quoted(row["input_uri"]) for row in group)
+            # Not a merge or delete: those leave string_view columns in the files, which pyarrow cannot filter.
+            with explained(self._storage, self._name, "write"):
+                self._overwrite(
+                    f"style_id = {_quoted(style_id)} AND version = {version} "
+                    f"AND params_hash = {_quoted(params_hash)} AND input_uri IN ({uris})",
+                    group,
+                )
+
+    @retry(
+        retry=retry_if_exception_type(CommitFailedError),  # another run committed in between
+        stop=stop_after_attempt(8),
+        wait=wait_random_exponential(0.1, 5),
+        reraise=True,
+    )
+    def _overwrite(self, predicate: str, rows: Sequence[dict[str, Any]]) -> None:
+        self._write(rows, mode="overwrite", predicate=predicate)
+
+    def _write(self, rows: Collection[dict[str, Any]], **how: Any) -> None:
+        data = pa.Table.from_pylist(list(rows), schema=self._schema)
+        # "merge": a table of before a column was added takes it on.
+        write_deltalake(self.uri, data, schema_mode="merge", storage_options=self._storage.delta_options(), **how)
+
+    def compact(self) -> None:
+        """Join many small files into few. Leaves the old ones to readers that are under way for a week."""
+        table = self.table()
+        if table is None or len(table.file_uris()) < _SMALL_FILES:
+            return
+        with explained(self._storage, self._name, "compact"), suppress(CommitFailedError):  # another run will compact
+            table.optimize.compact()
+            table.vacuum(retention_hours=int(timedelta(days=7).total_seconds() // 3600), dry_run=False)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
