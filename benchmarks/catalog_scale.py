@@ -50,19 +50,15 @@ Answer = list[str]
 class CatalogBenchmarkFlags(JobFlags):
     """Measures the catalog's questions and commits against plain pyarrow and against MLflow."""
 
-    styles: int = Field(100_000, ge=0)
-    """Styles in the catalog, one version each; 0 leaves the questions."""
-    dim: int = Field(512, gt=0)
-    """Width of their embeddings; 512 is CLIP ViT-B/32's."""
-    repeats: int = Field(5, gt=0)
-    """Times that each question is asked; medians are shown."""
-    mlflow: str | None = None
-    """Folder of an environment with mlflow, apart from the pinned packages; made by pip if it is not there. Without it
-    that part is left."""
-    writers: int = Field(16, ge=0)
-    """Processes that register at the same time; 0 leaves that part."""
-    registrations: int = Field(20, gt=0)
-    """Registrations of each writer."""
+    styles: int = Field(100_000, ge=0, description="Styles in the catalog, one version each; 0 leaves the questions.")
+    dim: int = Field(512, gt=0, description="Width of their embeddings; 512 is CLIP ViT-B/32's.")
+    repeats: int = Field(5, gt=0, description="Times that each question is asked; medians are shown.")
+    mlflow: str | None = Field(
+        None,
+        description="Folder of an environment with mlflow (made by pip if absent); without it that part is skipped.",
+    )
+    writers: int = Field(16, ge=0, description="Processes that register at the same time; 0 leaves that part.")
+    registrations: int = Field(20, gt=0, description="Registrations of each writer.")
 
 
 class _Encoded:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from playwright.sync_api import Browser, Page
+from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
@@ -38,8 +39,7 @@ _ELEMENTS = "const query = document.getElementById('query'), sort = document.get
 class GalleryBenchmarkFlags(JobFlags):
     """Measures the gallery page in a browser."""
 
-    styles: tuple[int, ...] = (100, 1000, 5000)
-    """Sizes of galleries, the smallest first."""
+    styles: tuple[int, ...] = Field((100, 1000, 5000), description="Sizes of galleries, the smallest first.")
 
 
 def main() -> ExitCode:

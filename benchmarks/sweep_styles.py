@@ -63,20 +63,13 @@ class SweepFlags(JobFlags):
     edges with the photograph; ssim: of luminance; change: mean absolute difference from the photograph in [-1, 1].
     """
 
-    sweep: str
-    """YAML file of references and settings; see benchmarks/sweep_mini64.yaml."""
-    base: str = "mini64"
-    """Base: bundled name, path or s3:// URI."""
-    photos: str = "samples/portraits"
-    """Folder of photographs to stylize."""
-    count: int = Field(8, gt=0)
-    """Photographs taken, the first by name."""
-    only: tuple[str, ...] = ()
-    """Settings to run; default: all of the file."""
-    out: Path = Path("runs/sweep")
-    """Folder of results.jsonl, table.md, trained styles and pictures."""
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    """Where the networks run."""
+    sweep: str = Field(description="YAML file of references and settings; see benchmarks/sweep_mini64.yaml.")
+    base: str = Field("mini64", description="Base: bundled name, path or s3:// URI.")
+    photos: str = Field("samples/portraits", description="Folder of photographs to stylize.")
+    count: int = Field(8, gt=0, description="Photographs taken, the first by name.")
+    only: tuple[str, ...] = Field((), description="Settings to run; default: all of the file.")
+    out: Path = Field(Path("runs/sweep"), description="Folder of results.jsonl, table.md, trained styles and pictures.")
+    device: str = Field("cuda" if torch.cuda.is_available() else "cpu", description="Where the networks run.")
 
 
 def main() -> int:

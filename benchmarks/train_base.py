@@ -53,20 +53,16 @@ PATHS = {
 class BenchmarkFlags(JobFlags):
     """Measures training steps of a recipe's DiffAE on random images."""
 
-    recipe: str = "mini64"
-    """A recipe by name."""
-    batch_size: int = Field(16, gt=0)
-    """Images per step."""
-    steps: int = Field(3, gt=0)
-    """Steps per path and round, after one to warm up."""
-    rounds: int = Field(3, gt=0)
-    """Rounds over all paths; the median is told."""
-    compile: bool = False
-    """Also measure torch.compile, which takes minutes to compile."""
-    profile: bool = False
-    """Also tell where a step's time goes."""
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    """Where it runs; on a CPU, OMP_NUM_THREADS says the threads."""
+    recipe: str = Field("mini64", description="A recipe by name.")
+    batch_size: int = Field(16, gt=0, description="Images per step.")
+    steps: int = Field(3, gt=0, description="Steps per path and round, after one to warm up.")
+    rounds: int = Field(3, gt=0, description="Rounds over all paths; the median is told.")
+    compile: bool = Field(False, description="Also measure torch.compile, which takes minutes to compile.")
+    profile: bool = Field(False, description="Also tell where a step's time goes.")
+    device: str = Field(
+        "cuda" if torch.cuda.is_available() else "cpu",
+        description="Where it runs; OMP_NUM_THREADS sets a CPU's threads.",
+    )
 
 
 def main() -> int:

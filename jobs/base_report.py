@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, parse_flags, run_job
+from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, Uri, parse_flags, run_job
 from cluster.runtime.run_record import run_record
 from cluster.storage import NotFound, Storage
 from jobs.pretraining.recipes import read_recipe
@@ -37,44 +38,60 @@ _COLUMNS = 16
 """Most photographs shown in the grid of round trips."""
 
 
-class BaseReportFlags(JobFlags):
-    """Measures a base on photographs it was not trained on: figures as a table and report.json, pictures as grids.
+class DataFlags(JobFlags):
+    """Photographs that the base was not trained on."""
+
+    images: Uri = Field(description="Folder or prefix of images.")
+    table: Uri | None = Field(
+        None, description="CSV with a column file (relative to --images); its labels are used for CLIP's figures."
+    )
+    split: str | None = Field(
+        "dev", description="Only rows of the table with this value in column split; an empty value takes all."
+    )
+
+
+class WeightsFlags(JobFlags):
+    """What is measured."""
+
+    base: Uri = Field(description="Base: bundled name or URI.")
+    diffae: Uri | None = Field(
+        None,
+        description="Weights of a DiffAE instead of the base's, such as .work/parts/diffae.safetensors of a training.",
+    )
+    recipe: Uri | None = Field(
+        None,
+        description="Recipe those weights were trained by: name or file; default: networks of the base's sizes.",
+    )
+    device: str = Field("cuda" if torch.cuda.is_available() else "cpu", description="Where the networks run.")
+
+
+class ReportFlags(JobFlags):
+    """How much is measured, and where the report goes."""
+
+    out: Uri = Field(description="Where report and pictures go.")
+    count: int = Field(
+        64, gt=0, description="Photographs that make round trips; CLIP and the distortion test use every row."
+    )
+    full: int = Field(
+        32, ge=0, description="How many of them make the full one of 200 steps, the slowest part; whole batches."
+    )
+    samples: int = Field(64, ge=2, description="Pictures drawn from latent prior and DiffAE.")
+    prior_samples: int = Field(16, ge=0, description="Pictures drawn from the photo prior.")
+    batch_size: int = Field(16, gt=0, description="Pictures per batch.")
+    seed: int = Field(0, description="Seed of noise, samples and the choice of photographs.")
+
+
+class BaseReportFlags(WeightsFlags, DataFlags, ReportFlags):
+    """Measure a base on photographs it was not trained on: figures as a table and report.json, pictures as grids.
 
     round_trips.png has four rows: photographs; encoded to t0 and back; encoded to noise and back; decoded from z_sem
-    and random noise. samples.png and photo_prior.png are drawn without picking. Runs in this process, without Ray.
-    Exit codes: 0 done, 1 failed, 2 bad usage or configuration.
+    and random noise. samples.png and photo_prior.png are not cherry-picked. Runs in this process, without Ray.
     """
 
-    base: str
-    """Base: bundled name, path or s3:// URI."""
-    diffae: str | None = None
-    """Weights of a DiffAE to measure instead of the base's, such as .work/parts/diffae.safetensors of a training."""
-    recipe: str | None = None
-    """Recipe by which those weights were trained: a name or a file; default: networks of the base's sizes."""
-    images: str
-    """Folder or s3:// prefix of images."""
-    table: str | None = None
-    """CSV with a column ``file`` (relative to --images); labels in it are used for CLIP's figures."""
-    split: str | None = "dev"
-    """Rows of the table with this value in column ``split``; an empty value takes all."""
-    out: str
-    """Where report and pictures go: path or s3:// URI."""
-    count: int = Field(64, gt=0)
-    """Photographs that make round trips, drawn from the rows; CLIP and the distortion test see all rows."""
-    full: int = Field(32, ge=0)
-    """How many of them make the full one of 200 steps, which takes most of the time; whole batches."""
-    samples: int = Field(64, ge=2)
-    """Pictures drawn from latent prior and DiffAE."""
-    prior_samples: int = Field(16, ge=0)
-    """Pictures drawn from the photo prior."""
-    batch_size: int = Field(16, gt=0)
-    """Pictures at a time."""
-    device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    """Where the networks run."""
-    seed: int = 0
-    """Of noise and samples."""
-    dry_run: bool = False
-    """Print what would be measured and touch nothing."""
+    examples: ClassVar[tuple[str, ...]] = (
+        "--base mini64 --images faces --table labels.csv --out report",
+        "--base bases/faces64 --diffae bases/faces64/.work/parts/diffae.safetensors --images faces --out out --full 0",
+    )
 
 
 def main() -> int:
@@ -251,5 +268,10 @@ def _beside(name: str) -> dict[str, str]:
     }
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The job as a console script."""
     run_job(main)
+
+
+if __name__ == "__main__":
+    command()

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field
 from rich.console import Console
@@ -12,25 +13,33 @@ from rich.table import Table
 from catalog.manifest import Manifest
 from catalog.schema import StyleVersion
 from catalog.store import StyleCatalog
-from cluster.commandline.cli import ExitCode, JobFlags, parse_flags, run_job
+from cluster.commandline.cli import ExitCode, JobFlags, Uri, parse_flags, run_job
 from cluster.storage import Storage
 from jobs.shared.gallery import read_gallery
 
-ROOT = Path(__file__).resolve().parents[1]
+JOBS = Path(__file__).resolve().parent
+ROOT = next(folder for folder in (JOBS, JOBS.parent) if (folder / "samples").is_dir())
+"""What holds ``samples``: the checkout or, of an installed wheel, the package."""
+
 console = Console(highlight=False, soft_wrap=True)
 
 
 class DemoFlags(JobFlags):
-    """Trains the two styles of samples/demo.yaml, stylizes 24 portraits with both, and writes a gallery."""
+    """Train the two styles of samples/demo.yaml, stylize 24 portraits with both, and make a gallery."""
 
-    config: str = "samples/demo.yaml"
-    """Styles file; samples/seven.yaml has every reference of samples/styles."""
-    storage: str = "runs/demo"
-    """Where everything goes: path or s3:// URI."""
-    iterations: int | None = Field(None, gt=0)
-    """Training iterations instead of the base's; fewer are quicker and show less style."""
-    limit: int | None = Field(None, gt=0)
-    """Only the first so many portraits."""
+    examples: ClassVar[tuple[str, ...]] = (
+        "--storage runs/demo",
+        "--config samples/seven.yaml --storage runs/seven --limit 12",
+    )
+
+    config: Uri = Field(
+        "samples/demo.yaml", description="Styles file; samples/seven.yaml has every reference of samples/styles."
+    )
+    storage: Uri = Field("runs/demo", description="Where everything goes.")
+    iterations: int | None = Field(
+        None, gt=0, description="Training iterations instead of the base's; fewer are quicker and show less style."
+    )
+    limit: int | None = Field(None, gt=0, description="Only the first N portraits.")
 
 
 def main() -> int:
@@ -38,13 +47,19 @@ def main() -> int:
     storage = Storage.open(flags.storage)
     output = storage.child("stylized")
     started = time.monotonic()
-    train = ["jobs/train_styles.py", "--config", flags.config, "--storage", storage.uri]
+    own = Path(flags.config)
+    train = ["train_styles", "--config", str(own.resolve()) if own.is_file() else flags.config]
+    train += ["--storage", storage.uri]
     if flags.iterations:
         train += ["--train.iterations", str(flags.iterations)]
-    stylize = ["jobs/stylize.py", "--storage", storage.uri, "--input", "samples/portraits", "--styles", "all"]
+    stylize = ["stylize", "--storage", storage.uri, "--input", "samples/portraits", "--styles", "all"]
     stylize += ["--output", output.uri]
     if flags.limit:
         stylize += ["--limit", str(flags.limit)]
+    if flags.dry_run:
+        for command in (train, stylize):
+            console.print(_shown(command), markup=False)
+        return ExitCode.DONE
     seconds = {"train": _run("1/3 Training the styles", train), "stylize": _run("2/3 Stylizing the portraits", stylize)}
 
     console.rule("3/3 Gallery")
@@ -64,14 +79,21 @@ def main() -> int:
 
 
 def _run(title: str, command: list[str]) -> float:
-    """Run a job as a person would, from the project's root; its exit code is ours if it is not 0."""
+    """Run a job as a person would, in the folder that holds the samples; its exit code is ours if it is not 0."""
     console.rule(title)
-    console.print("$ python " + " ".join(command))
+    console.print("$ " + _shown(command), markup=False)
     started = time.monotonic()
-    code = subprocess.run([sys.executable, *command], cwd=ROOT, check=False).returncode
+    job, *arguments = command
+    code = subprocess.run([sys.executable, str(JOBS / f"{job}.py"), *arguments], cwd=ROOT, check=False).returncode
     if code:
         sys.exit(code)
     return time.monotonic() - started
+
+
+def _shown(command: list[str]) -> str:
+    job, *arguments = command
+    program = f"osasis-{job.replace('_', '-')}" if ROOT == JOBS else f"python jobs/{job}.py"
+    return " ".join([program, *arguments])
 
 
 def _table(versions: list[StyleVersion], rows: list[dict[str, str]]) -> Table:
@@ -83,5 +105,10 @@ def _table(versions: list[StyleVersion], rows: list[dict[str, str]]) -> Table:
     return table
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The job as a console script."""
     run_job(main)
+
+
+if __name__ == "__main__":
+    command()

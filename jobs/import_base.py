@@ -2,13 +2,13 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.table import Table
 
-from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, load_yaml, parse_flags, run_job
+from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, Uri, load_yaml, parse_flags, run_job
 from cluster.commandline.problems import Problems
 from cluster.runtime.run_record import run_record
 from cluster.storage import Storage
@@ -22,7 +22,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 class Given(BaseModel):
-    """The file of --config: what no tensor shows, as fields of the networks' configurations."""
+    """The file of --config: settings of the networks that no tensor shows."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -32,38 +32,51 @@ class Given(BaseModel):
     photo_prior: dict[str, Any] = {}
 
 
-class ImportBaseFlags(JobFlags):
-    """Makes a base bundle from the official release's files: DiffAE, photo prior, CLIP, LPIPS backbones.
+class ReleaseFlags(JobFlags):
+    """The release's files, and what their tensors do not show."""
 
-    Configurations are read from the tensors. EMA weights are taken and kept in float32, bit for bit. What is not given
-    is absent from the bundle, and a job that needs it says so. Nothing in the files is run: of the pickles, only plain
-    data is read. Exit codes: 0 done, 1 failed, 2 bad usage or a file that cannot be imported (it is named, with the
-    reason; nothing is written).
-    """
-
-    name: str = Field(description="Name of the base, as styles will know it: lowercase letters, digits, hyphens.")
-    out: str = Field(description="Where the bundle goes: path or s3:// URI.")
-    diffae: str = Field(description="DiffAE's Lightning checkpoint, such as ffhq256_autoenc_latent/last.ckpt.")
-    latent_stats: str | None = Field(None, description="latent.pkl; without it the bundle has no latent prior.")
-    photo_prior: str | None = Field(None, description="The unconditional DDPM, such as ffhq_p2.pt.")
-    photo_prior_head_channels: int = Field(64, gt=0, description="Width of its attention heads; 64 in ffhq_p2.pt.")
+    diffae: Uri = Field(description="DiffAE's Lightning checkpoint, such as ffhq256_autoenc_latent/last.ckpt.")
+    latent_stats: Uri | None = Field(None, description="latent.pkl; without it the bundle has no latent prior.")
+    photo_prior: Uri | None = Field(None, description="The unconditional DDPM, such as ffhq_p2.pt.")
+    photo_prior_head_channels: int = Field(64, gt=0, description="Channels of each of its attention heads.")
     clip: list[str] = Field(
         [], description="CLIP weights of OpenAI or open_clip, as FILE or NAME=FILE with open_clip's model name."
         " The first is the base's main one; more can join the losses."
     )  # fmt: skip
     perceptual: list[str] = Field([], description="torchvision's VGG16 or AlexNet weights, for LPIPS.")
-    image_size: int | None = Field(None, gt=0, description="Side in pixels, where the checkpoint does not say.")
+    image_size: int | None = Field(None, gt=0, description="Side in pixels, where the checkpoint does not tell.")
     style_levels: tuple[int, ...] | None = Field(
         None,
-        description="UNet levels conditioned on z_style; default: two thirds of them, as the release's 0 to 3 of 6.",
+        description="UNet levels conditioned on z_style; default: the finest two thirds, as the release's 0 to 3 of 6.",
     )
-    config: str | None = Field(
+    config: Uri | None = Field(
         None,
-        description="YAML or JSON with what no tensor shows, in tables unet, encoder, latent_prior, photo_prior.",
+        description="YAML or JSON with settings that no tensor shows: tables unet, encoder, latent_prior, photo_prior.",
     )
-    license: str = Field("", description="Terms under which the bundle may be used; goes into base.json.")
-    data: str = Field("", description="What it was trained on; goes into base.json.")
-    dry_run: bool = Field(False, description="Read and check the files, print the plan and write nothing.")
+
+
+class BundleFlags(JobFlags):
+    """The base bundle that is made."""
+
+    name: str = Field(description="Name of the base: lowercase letters, digits and hyphens.")
+    out: Uri = Field(description="Where the bundle goes.")
+    license: str = Field("", description="Terms under which the bundle may be used; written to base.json.")
+    data: str = Field("", description="What it was trained on; written to base.json.")
+
+
+class ImportBaseFlags(BundleFlags, ReleaseFlags):
+    """Make a base bundle from the official release's files: DiffAE, photo prior, CLIP, LPIPS backbones.
+
+    Configurations are read from the tensors. EMA weights are taken and kept in float32, bit for bit. A part that is
+    not given is absent from the bundle, and jobs that need it say so. Nothing in the files is executed: of the pickles,
+    only plain data is read. If a file cannot be imported, it is named with the reason and nothing is written.
+    """
+
+    examples: ClassVar[tuple[str, ...]] = (
+        "--name ffhq256 --out bases/ffhq256 --diffae last.ckpt --latent-stats latent.pkl --photo-prior ffhq_p2.pt "
+        "--clip ViT-B-32.pt --perceptual vgg16.pth",
+        "--name ffhq256 --out s3://bucket/bases/ffhq256 --diffae last.ckpt --dry-run",
+    )
 
 
 def main() -> int:
@@ -78,7 +91,7 @@ def main() -> int:
         folder = Path(temporary)
         spec = save_base(folder, spec, parts, exact=True)
         if _already_there(out, spec):
-            console.print(f"{out} holds this very base already; nothing to do.")
+            console.print(f"{out} already holds this base; nothing to do.")
             return ExitCode.DONE
         load_base(folder, check=False)
         with run_record(out.child(".work"), job="import_base", config=flags) as record:
@@ -129,11 +142,11 @@ def _print_plan(flags: ImportBaseFlags, spec: BaseSpec, parts: Parts) -> None:
     console.print(table)
     absent = [part for part in ("latent_prior", "photo_prior", "clip", "perceptual") if part not in parts]
     if absent:
-        console.print(f"Not given, and so absent: {', '.join(absent)}. Jobs that need them will say so.")
+        console.print(f"Not given, so absent from the bundle: {', '.join(absent)}. Jobs that need them will say so.")
 
 
 def _already_there(out: Storage, spec: BaseSpec) -> bool:
-    """Whether the very same base is at the output.
+    """Whether the output already holds this base.
 
     Raises:
         ConfigError: another one is.
@@ -150,5 +163,10 @@ def _already_there(out: Storage, spec: BaseSpec) -> bool:
     return True
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The job as a console script."""
     run_job(main, expected=(BaseError,))
+
+
+if __name__ == "__main__":
+    command()

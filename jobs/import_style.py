@@ -3,6 +3,7 @@
 import hashlib
 from importlib.metadata import version
 from pathlib import Path
+from typing import ClassVar
 
 from PIL import Image
 from pydantic import Field
@@ -12,7 +13,7 @@ from catalog.probes import PROBE_SET
 from catalog.schema import NewStyle, StyleId, Tag
 from catalog.store import StyleCatalog
 from catalog.style_folder import CHECKPOINT, PHOTO, PREVIEW, REFERENCE, StyleFolder
-from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, parse_flags, run_job
+from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, Uri, parse_flags, run_job
 from cluster.runtime.run_record import run_record
 from cluster.storage import Storage, StorageError
 from cluster.storage.cache import fetch
@@ -29,28 +30,42 @@ from osasis.precision import choose_device
 console = Console(highlight=False, soft_wrap=True)
 
 
-class ImportStyleFlags(JobFlags):
-    """Brings a style checkpoint of the official release (iter_200.pt) into the catalog, to stylize as the release does.
+class SourceFlags(JobFlags):
+    """The release's checkpoint, and what it was trained from."""
 
-    The base must be the one that the style was trained from, imported by jobs/import_base.py. Weights stay in float32.
-    Nothing in the file is run. Exit codes: 0 done, 1 failed, 2 bad usage or a file that cannot be imported.
-    """
-
-    storage: str = Field(description="Where the catalog is: path or s3:// URI.")
-    base: str = Field(description="Base: bundled name, path or s3:// URI.")
-    id: StyleId = Field(description="Id of the style: lowercase letters, digits and hyphens.")
-    checkpoint: str = Field(description="The release's checkpoint: path or s3:// URI.")
-    image: str = Field(description="The reference picture it was trained on: path or s3:// URI.")
-    photo: str | None = Field(None, description="The reference's photographic counterpart, kept beside it.")
+    base: Uri = Field(description="The base it was trained from: bundled name or URI.")
+    checkpoint: Uri = Field(description="The release's checkpoint.")
+    image: Uri = Field(description="The reference picture it was trained on.")
+    photo: Uri | None = Field(None, description="The reference's photographic counterpart, stored with the style.")
     fit: FitMode = Field("squash", description="How the picture becomes square; the release squashes it.")
-    tags: list[Tag] = Field([], description="Words to select the style by.")
-    notes: str = ""
+    device: str | None = Field(None, description="Where networks run; default: the first GPU, or else the CPU.")
+
+
+class EntryFlags(JobFlags):
+    """The style's entry in the catalog."""
+
+    storage: Uri = Field(description="Where the catalog is.")
+    id: StyleId = Field(description="Id of the style: lowercase letters, digits and hyphens.")
+    tags: list[Tag] = Field([], description="Tags to select the style by.")
+    notes: str = Field("", description="Free text.")
     license: str = Field("", description="Terms of the reference picture.")
     preview: bool = Field(
         False, description="Stylize the catalog's eight portraits for the gallery; slow without a GPU."
     )
-    device: str | None = Field(None, description="Default: the first GPU, or else the CPU.")
-    dry_run: bool = Field(False, description="Read and check everything, and write nothing.")
+
+
+class ImportStyleFlags(EntryFlags, SourceFlags):
+    """Import a style checkpoint of the official release (iter_200.pt) into the catalog.
+
+    The base must be the one that the style was trained from, imported by import_base. Weights stay in float32. Nothing
+    in the file is executed.
+    """
+
+    examples: ClassVar[tuple[str, ...]] = (
+        "--storage runs/mine --base bases/ffhq256 --id monet --checkpoint iter_200.pt --image monet.jpg",
+        "--storage s3://bucket/styles --base s3://bucket/bases/ffhq256 --id monet --checkpoint iter_200.pt "
+        "--image monet.jpg --preview --device cuda",
+    )
 
 
 def main() -> int:
@@ -138,5 +153,10 @@ def _read(flags: ImportStyleFlags) -> tuple[Base, OfficialStyle, Image.Image, st
     return base, official, picture, *digests
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The job as a console script."""
     run_job(main, expected=(OsasisError,))
+
+
+if __name__ == "__main__":
+    command()

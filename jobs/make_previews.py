@@ -1,7 +1,7 @@
 """Previews for styles that lack them, such as imported ones: ``python jobs/make_previews.py --storage URI``."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import ray
 import torch
@@ -13,7 +13,7 @@ from catalog.probes import PROBE_SET
 from catalog.schema import StyleVersion
 from catalog.store import StyleCatalog, UnknownStyle
 from catalog.style_folder import FOLDER, folder_of
-from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, parse_flags, run_job
+from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, Uri, WorkersFlags, parse_flags, run_job
 from cluster.runtime.connection import connect
 from cluster.runtime.resources import Resources, capacity
 from cluster.runtime.run_record import RunRecord, run_record
@@ -27,26 +27,27 @@ from osasis.checkpoint import load_style
 console = Console(highlight=False, soft_wrap=True)
 
 
-class MakePreviewsFlags(JobFlags):
-    """Shows styles on the catalog's probe set and records the pictures, so that the gallery can compare them.
+class SelectionFlags(JobFlags):
+    """Which styles of the catalog."""
 
-    Exit codes: 0 done, 1 failed, 2 bad usage or configuration, 3 finished, but some styles failed (they are named).
-    """
+    storage: Uri = Field(description="Where the catalog is.")
+    styles: str | None = Field(
+        None,
+        description="Styles by id, id@version, id@alias or tag:TAG, or all; default: every version without a preview.",
+        json_schema_extra={"metavar": "LIST"},
+    )
+    base: Uri | None = Field(
+        None, description="Base: bundled name or URI; default: the styles' own. Styles of other bases are skipped."
+    )
 
-    storage: str
-    """Where the catalog is: path or s3:// URI."""
-    styles: str | None = None
-    """Comma list of id, id@version, id@alias, tag:TAG, or all; default: every version without a preview."""
-    base: str | None = None
-    """Base: bundled name, path or s3:// URI. Default: the styles' own; those of other bases are left."""
-    workers: int | None = Field(None, gt=0)
-    """Workers; default: as many as the cluster holds."""
-    cpus_per_worker: float = Field(1.0, gt=0)
-    """CPUs of a worker."""
-    gpus_per_worker: float = Field(0.0, ge=0)
-    """GPUs of a worker; a part of one is possible."""
-    dry_run: bool = False
-    """Print what would be made and touch nothing."""
+
+class MakePreviewsFlags(SelectionFlags, WorkersFlags):
+    """Stylize the catalog's probe pictures with each style and record the previews, which the gallery compares."""
+
+    examples: ClassVar[tuple[str, ...]] = (
+        "--storage runs/mine",
+        "--storage s3://bucket/styles --styles tag:print --base s3://bucket/bases/faces64 --gpus-per-worker 0.5",
+    )
 
 
 @ray.remote(max_restarts=2, max_task_retries=2)
@@ -73,7 +74,7 @@ def main() -> int:
     catalog = StyleCatalog.open(storage)
     versions = catalog.resolve(flags.styles) if flags.styles else catalog.list()
     location, todo = _todo(versions, flags)
-    console.print(f"{len(todo)} of {len(versions)} styles to be shown on {PROBE_SET}: {', '.join(map(str, todo))}")
+    console.print(f"{len(todo)} of {len(versions)} styles need previews on {PROBE_SET}: {', '.join(map(str, todo))}")
     if flags.dry_run or not todo:
         return ExitCode.DONE
     with run_record(storage, job="make_previews", config=flags) as record:
@@ -93,7 +94,7 @@ def _todo(versions: Sequence[StyleVersion], flags: MakePreviewsFlags) -> tuple[s
     if not missing:
         return "", []
     if flags.base is None and (len(names) > 1 or names[0] not in bundled_bases()):
-        raise ConfigError(Problem("--base", f"styles were trained on {', '.join(names)}: say where one of them is"))
+        raise ConfigError(Problem("--base", f"styles were trained on {', '.join(names)}: give the location of one"))
     location, spec = describe_base(flags.base or names[0])
     return location, [version for version in missing if version.base_fingerprint == fingerprint(spec)]
 
@@ -104,15 +105,13 @@ def _make(
     resources = Resources(flags.cpus_per_worker, flags.gpus_per_worker)
     with connect(), record.timed("previews"):
         count = min(flags.workers or len(todo), capacity(resources), len(todo))
-        device = "cuda" if flags.gpus_per_worker else "cpu"
-        threads = max(1, round(flags.cpus_per_worker))
         makers = [
-            PreviewMaker.options(**resources.ray_options()).remote(location, device, threads)  # type: ignore[attr-defined]
+            PreviewMaker.options(**resources.ray_options()).remote(location, flags.device, flags.threads)  # type: ignore[attr-defined]
             for _ in range(count)
         ]
 
         def target(style: StyleVersion) -> Storage:
-            # Where gc finds it: with the checkpoint, or in a folder of its own if that stands elsewhere.
+            # Where gc finds it: with the checkpoint, or in a folder of its own if that is elsewhere.
             folder = folder_of(catalog.storage, style.checkpoint_uri)
             return catalog.storage.child(
                 folder or f"{FOLDER}/{style.style_id}/previews-{style.version}", f"preview-{PROBE_SET}.png"
@@ -130,5 +129,10 @@ def _make(
     console.print(f"{record.counts.get('made', 0)} previews made, {record.counts.get('failed', 0)} failed")
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The job as a console script."""
     run_job(main, expected=(UnknownStyle,))
+
+
+if __name__ == "__main__":
+    command()

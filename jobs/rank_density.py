@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,7 +14,7 @@ from rich.console import Console
 
 from catalog.manifest import Manifest
 from catalog.output_names import NO_STYLE
-from cluster.commandline.cli import ConfigError, ExitCode, Problem, parse_flags, run_job
+from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, Uri, parse_flags, run_job
 from cluster.commandline.problems import Problems
 from cluster.runtime.connection import connect
 from cluster.runtime.run_record import run_record
@@ -40,16 +41,24 @@ TABLE, LOW, HIGH = "density", "low.txt", "high.txt"
 console = Console(highlight=False, soft_wrap=True)
 
 
-class RankFlags(StreamFlags, DensityConfig):  # type: ignore[misc]  # both name their model_config; the first counts
-    """Measures how well stochastic reconstructions (the same z_sem, fresh noise) bring each picture of --input back.
+class ListsFlags(JobFlags):
+    """By which base, and how many are listed."""
+
+    base: Uri = Field(DEFAULT_BASE, description="Base: bundled name or URI.")
+    count: int = Field(100, gt=0, description="Pictures on each list.")
+
+
+class RankFlags(ListsFlags, StreamFlags, DensityConfig):  # type: ignore[misc]  # both name their model_config; the first counts
+    """Rank pictures by density under a base: how well stochastic reconstructions (the same z_sem, fresh noise) match.
 
     Writes a table under --output, and lists of the --count pictures with the largest distance (low.txt: low density)
-    and the smallest (high.txt). Running the same command again does only what is missing. Exit codes: 0 all is done;
-    1 failed; 2 bad usage or configuration; 3 finished, but the table holds rejected or failed inputs.
+    and the smallest (high.txt). Running the same command again does only what is missing.
     """
 
-    base: str = Field(DEFAULT_BASE, description="Base: bundled name, path or s3:// URI.")
-    count: int = Field(100, gt=0, description="Pictures on each list.")
+    examples: ClassVar[tuple[str, ...]] = (
+        "--input photos --output density",
+        "--input s3://bucket/photos --output s3://bucket/density --base s3://bucket/bases/faces64 --gpus-per-worker 1",
+    )
 
     def config(self) -> DensityConfig:
         """The method's part."""
@@ -159,5 +168,10 @@ def main() -> ExitCode:
     return record.exit_code
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The job as a console script."""
     run_job(main)
+
+
+if __name__ == "__main__":
+    command()

@@ -3,31 +3,36 @@
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from typing import ClassVar
 
 from pydantic import Field, ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from cluster.commandline.cli import ExitCode, JobFlags, parse_flags, run_job
+from cluster.commandline.cli import ExitCode, JobFlags, Uri, parse_flags, run_job
 from cluster.runtime.run_record import RunRecord
 from cluster.storage import Storage, StorageError
 
 
 class StatusFlags(JobFlags):
-    """Lists the runs below --storage, the newest first: job, outcome, start, duration, counts. Writes nothing.
+    """List the runs below --storage, the newest first: job, outcome, start, duration, counts. Writes nothing.
 
-    A run that was killed has no end in its record, and is listed as running. Exit codes: 0 done; 1 storage failed;
-    2 bad usage.
+    A run that was killed has no end in its record and is listed as running.
     """
 
-    storage: str = Field(description="Where the records are: path or s3:// URI of a storage or of a stylize output.")
-    limit: int = Field(20, gt=0, description="Newest runs shown.")
+    examples: ClassVar[tuple[str, ...]] = (
+        "--storage runs/demo",
+        "--storage s3://bucket/styles --job stylize --limit 5",
+    )
+
+    storage: Uri = Field(description="Where the records are: a storage, or the output of stylize.")
+    limit: int = Field(20, gt=0, description="At most N runs.")
     job: str | None = Field(None, description="Runs of this job only, such as stylize.")
     json_lines: bool = Field(False, description="Print a JSON object per run, for programs.")
 
 
 def records(storage: Storage, limit: int, job: str | None = None) -> Iterator[RunRecord]:
-    """The newest first. Records that cannot be read, damaged or of a later version, are passed over."""
+    """The newest first. Records that cannot be read, damaged or of a later version, are skipped."""
     found = 0
     for name in sorted(storage.list_files("runs", recursive=False), reverse=True):
         if not name.endswith(".json") or found == limit:
@@ -70,5 +75,10 @@ def main() -> ExitCode:
     return ExitCode.DONE
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The job as a console script."""
     run_job(main)
+
+
+if __name__ == "__main__":
+    command()

@@ -105,5 +105,10 @@ def main() -> ExitCode:
     return record.exit_code
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The job as a console script."""
     run_job(main, expected=(UnknownStyle,))
+
+
+if __name__ == "__main__":
+    command()

@@ -1,11 +1,11 @@
 """Make a base bundle by pretraining: ``python jobs/train_base.py --images DIR --table labels.csv --out DIR``."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field
 from rich.console import Console
 
-from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, parse_flags, run_job
+from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, Uri, WorkersFlags, parse_flags, run_job
 from cluster.runtime.connection import connect
 from cluster.runtime.resources import Resources
 from cluster.runtime.run_record import RunRecord, run_record
@@ -26,55 +26,69 @@ from osasis.pretrain.recipe import PARTS, PartName, Recipe, current_part
 console = Console(highlight=False, soft_wrap=True)
 
 
-class TrainBaseFlags(JobFlags):
-    """Trains the networks of a base and writes the bundle: DiffAE, its latent prior, the photo prior, a CLIP.
+class DataFlags(JobFlags):
+    """Which images it learns from, and their labels."""
 
-    Each part is one Ray Train run over --workers workers, taken up again where it stopped when the same command is
-    given. Images that cannot be used are listed and left out. Below <out>/.work: decoded images, checkpoints, finished
-    parts, TensorBoard files (tensorboard/), pictures of what was learned so far (samples/) and run records.
-    Exit codes: 0 done, 1 failed, 2 bad usage or configuration.
+    images: Uri = Field(description="Folder or prefix of images or of Parquet files, or one Parquet file.")
+    table: Uri | None = Field(
+        None,
+        description="CSV with a column file (relative to --images) and labels for captions; the part clip needs it.",
+    )
+    split: str | None = Field(
+        "train", description="Only rows of the table with this value in column split; an empty value takes all."
+    )
+    image_column: str = Field("image", description="Column of Parquet files with the images' bytes; others are labels.")
+    bank_images: Uri | None = Field(
+        None, description="Folder or prefix of photographs for the content bank; default: the first of --images."
+    )
+
+
+class BundleFlags(JobFlags):
+    """The base bundle that is made."""
+
+    out: Uri = Field(description="Where the bundle goes; working files are kept in its folder .work.")
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="Name of the base: lowercase letters, digits and hyphens."
+    )
+    license: str = Field("", description="Terms under which the bundle may be used; written to base.json.")
+    data: str = Field("", description="What it was trained on; written to base.json.")
+
+
+class TrainingFlags(JobFlags):
+    """Which networks are trained, and for how long."""
+
+    recipe: Uri = Field(
+        "mini64", description="Sizes of the networks and their training: mini64, ffhq256, or a YAML or JSON file."
+    )
+    parts: tuple[Annotated[PartName, BeforeValidator(current_part)], ...] = Field(
+        PARTS, description="Which parts to train."
+    )
+    start_from: Uri | None = Field(
+        None, description="A base of the same sizes whose weights the parts start from: bundled name or URI."
+    )
+    steps: dict[str, int] = Field({}, description="Optimizer steps of a part, over the recipe's: --steps diffae=100.")
+    checkpoint_every: int = Field(200, gt=0, description="Steps between checkpoints to resume from.")
+    sample_every: int = Field(1000, ge=0, description="Steps between samples of what was learned; 0: none.")
+    gflops: float | None = Field(
+        None, gt=0, description="Matrix rate of a worker for --dry-run, 10⁹ FLOP/s; default: measured on this machine."
+    )
+
+
+class TrainBaseFlags(DataFlags, BundleFlags, TrainingFlags, WorkersFlags):
+    """Train the networks of a base and write the bundle: DiffAE, its latent prior, the photo prior, a CLIP.
+
+    Each part is one Ray Train run over --workers data-parallel workers, and is resumed by giving the same command
+    again. Images that cannot be used are listed and left out. Below <out>/.work: decoded images, checkpoints, finished
+    parts, TensorBoard files (tensorboard/), samples (samples/) and run records. --dry-run prints memory and time.
     """
 
-    images: str
-    """Folder or s3:// prefix of images or of Parquet files, or one Parquet file."""
-    table: str | None = None
-    """CSV with a column ``file`` (relative to --images) and labels for captions; needed for the part clip."""
-    split: str | None = "train"
-    """Rows of the table with this value in column ``split``; an empty value takes all."""
-    image_column: str = "image"
-    """Of Parquet files: the column with the images' bytes; the others are labels."""
-    out: str
-    """Where the bundle goes: path or s3:// URI. Working files are kept in its folder ``.work``."""
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")
-    """Name of the base, as styles will know it."""
-    recipe: str = "mini64"
-    """Sizes of the networks and how they are trained: mini64, ffhq256, or a YAML or JSON file."""
-    parts: tuple[Annotated[PartName, BeforeValidator(current_part)], ...] = PARTS
-    """Which parts to train."""
-    bank_images: str | None = None
-    """Folder or prefix of photographs for the content bank; default: the first of --images."""
-    start_from: str | None = None
-    """A base of the same sizes whose weights the parts begin with, not random ones: bundled name, path or URI."""
-    steps: dict[str, int] = Field({})
-    """Optimizer steps of a part instead of the recipe's, such as --steps diffae=100."""
-    workers: int = Field(1, gt=0)
-    """Data-parallel workers."""
-    cpus_per_worker: float = Field(1.0, gt=0)
-    """CPUs of each worker."""
-    gpus_per_worker: float = Field(0.0, ge=0)
-    """GPUs of each worker."""
-    checkpoint_every: int = Field(200, gt=0)
-    """Steps between checkpoints to resume from."""
-    sample_every: int = Field(1000, ge=0)
-    """Steps between looks at what was learned; 0: none."""
-    license: str = ""
-    """Terms under which the bundle may be used; goes into base.json."""
-    data: str = ""
-    """What it was trained on; goes into base.json."""
-    gflops: float | None = Field(None, gt=0)
-    """Matrix rate of one worker for --dry-run, 10⁹ FLOPs per second; default: measured on this machine."""
-    dry_run: bool = False
-    """Print the resolved plan with its costs and touch nothing."""
+    examples: ClassVar[tuple[str, ...]] = (
+        "--images faces --table labels.csv --name faces64 --out bases/faces64 --dry-run",
+        "--images s3://bucket/faces --parts diffae,latent_prior --name faces64 --out s3://bucket/bases/faces64 "
+        "--workers 8 --gpus-per-worker 1",
+    )
+
+    workers: int = Field(1, gt=0, description="Data-parallel workers.")
 
 
 def main() -> int:
@@ -154,5 +168,10 @@ def _train(
         console.print(f"{part}: done, loss {metrics.get('loss', float('nan')):.4f}")
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The job as a console script."""
     run_job(main)
+
+
+if __name__ == "__main__":
+    command()

@@ -57,7 +57,8 @@ def _train(
                 "threads": max(1, int(flags.cpus_per_worker)),
                 "board": board,
             }
-            return fit_style.remote(style, loop_config, resources, plan.storage, flags.max_failures)
+            wait = flags.if_busy == "wait"
+            return fit_style.remote(style, loop_config, resources, plan.storage, flags.max_failures, wait)
 
         with TrainingProgress(console, {style.style_id: style.config.iterations for style in todo}) as progress:
 
@@ -68,7 +69,12 @@ def _train(
                     record.counts["failed"] = record.counts.get("failed", 0) + 1
                     console.print(f"[red]{style.style_id} failed:[/red] {outcome.error}", markup=True)
 
-            run_queue(todo, submit, limit, on_done, lambda: progress.show(ray.get(board.rows.remote())))
+            def tick() -> None:
+                progress.show(ray.get(board.rows.remote()))
+                for note in ray.get(board.take_notes.remote()):
+                    console.print(note, markup=False)
+
+            run_queue(todo, submit, limit, on_done, tick)
 
 
 def _register(catalog: StyleCatalog, style: StylePlan, record: RunRecord) -> None:
@@ -88,5 +94,10 @@ def _print_plan(plan: TrainPlan) -> None:
     console.print(table)
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The job as a console script."""
     run_job(main)
+
+
+if __name__ == "__main__":
+    command()

@@ -10,9 +10,11 @@ if TYPE_CHECKING:
     from osasis.pipeline import StylePipeline, train_style
     from osasis.settings import StylizeConfig, TextConfig, TrainConfig
 
+__version__ = "0.1.0"
+
 __all__ = [
     "Base", "OsasisError", "Style", "StylePipeline", "StylizeConfig", "TextConfig", "TrainConfig",
-    "bundled_bases", "load_base", "load_style", "train_style",
+    "__version__", "bundled_bases", "load_base", "load_style", "train_style",
 ]  # fmt: skip
 
 _HOME = {

@@ -48,14 +48,16 @@ class StylePhotoConfig(_Settings):
     steps: int = Field(50, gt=0, description="Respaced DDPM steps of the photo prior.")
     t0_ratio: float = Field(0.5, gt=0, lt=1, description="How far the reference is noised.")
     candidates: int = Field(4, gt=0, description="Draws; the one nearest to the reference is kept.")
-    matched_t0: bool = Field(False, description="Denoise from the very level that it was noised to, not one below.")
-    image: str | None = Field(None, description="A photograph to use instead: path or s3:// URI.")
+    matched_t0: bool = Field(False, description="Denoise from the level that it was noised to, not from the one below.")
+    image: str | None = Field(None, description="A photograph to use instead.", json_schema_extra={"metavar": "URI"})
 
 
 class ContentConfig(_Settings):
     """Which photographs a style is trained on."""
 
-    photos: str | None = Field(None, description="Folder or s3:// prefix of photographs to train on.")
+    photos: str | None = Field(
+        None, description="Folder or prefix of photographs to train on.", json_schema_extra={"metavar": "URI"}
+    )
     source: Literal["bank", "prior"] = Field(
         "bank", description="Without photos: the base's bank, where it has one; or drawn from its latent prior."
     )
@@ -98,7 +100,7 @@ class TrainConfig(_Settings):
     spn_init: Literal["random", "zero"] = Field(
         "random", description="The SPN's last layer at the start; zero: finetuning begins at the base exactly."
     )
-    matched_t0: bool = Field(False, description="Decode from the very level that encoding reached.")
+    matched_t0: bool = Field(False, description="Decode from the level that encoding reached, not from the one below.")
     clip_reconstruction: Literal["cosine", "l1"] = Field("cosine", description="Form of the CLIP reconstruction.")
     style_condition: Literal["photo", "style"] = Field(
         "photo", description="z of the style branch in training: Enc(I_A_style) or Enc(I_B_style)."
@@ -108,7 +110,7 @@ class TrainConfig(_Settings):
     precision: Literal["float32", "bf16"] = Field(
         "float32", description="bf16: autocast of the UNet; weights and losses stay float32."
     )
-    seed: int = 0
+    seed: int = Field(0, description="Seed of everything random.")
 
     _former = model_validator(mode="before")(current_precision)
 
@@ -161,8 +163,13 @@ def train_config(preset: Preset, *overrides: dict[str, Any]) -> TrainConfig:
 class StylizeConfig(_Settings):
     """How photographs are stylized."""
 
+    model_config = ConfigDict(title="method")
+
     t0_ratio: float | None = Field(
-        None, gt=0, lt=1, description="Depth of the structural code, as a part of T; None: as the style was trained."
+        None,
+        gt=0,
+        lt=1,
+        description="Depth of the structural code, as a fraction of T; default: as in training.",
     )
     encode_steps: DdimSteps = Field(100, description="Forward DDIM steps over all of T.")
     decode_steps: DdimSteps = Field(50, description="Reverse DDIM steps over all of T.")
@@ -171,7 +178,7 @@ class StylizeConfig(_Settings):
         None, ge=0, description="Level at which conditioning switches: those below it (finer) take z_style."
     )
     style_levels: tuple[int, ...] | None = Field(
-        None, description="UNet levels (0 = full size) conditioned on z_style, instead of f_ch; None: the base's."
+        None, description="UNet levels (0 = full size) conditioned on z_style, instead of f_ch; default: the base's."
     )
     swap_conditioning: bool = Field(
         False, description="Exchange the codes (Figure 8): z_in on those levels, z_style on the others and the middle."
@@ -187,7 +194,7 @@ class StylizeConfig(_Settings):
         exclude_if=lambda precision: precision == "float32",  # outputs of before it could be chosen stay valid
         description="bf16: autocast of the UNets; weights and latents stay float32.",
     )
-    seed: int = Field(0, description="Of whatever is drawn; DDIM itself draws nothing.")
+    seed: int = Field(0, description="Seed of everything random; DDIM itself is deterministic.")
 
     @property
     def z_strength(self) -> float:
@@ -324,4 +331,4 @@ class DensityConfig(_Settings):
 
     steps: DdimSteps = Field(20, description="Reverse DDIM steps from pure noise.")
     draws: int = Field(1, gt=0, description="Reconstructions a picture, over which the distance is averaged.")
-    seed: int = Field(0, description="Of the noise, which each picture draws for itself.")
+    seed: int = Field(0, description="Seed of the noise, which is drawn anew for each picture.")

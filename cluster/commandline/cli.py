@@ -1,82 +1,23 @@
-"""Command lines of jobs: flags, exit codes and how errors are shown."""
+"""What a job's file needs: its flags, its configuration, and :func:`run_job`, which turns errors into exit codes."""
 
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, Never, TypeVar
+from collections.abc import Callable
+from typing import Never
 
-from pydantic import ValidationError
-from pydantic_settings import (
-    BaseSettings,
-    CliApp,
-    CliSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
 from rich.console import Console
 from rich.markup import escape
 
-from cluster.commandline.config_file import ConfigError, Problem, check, load_yaml, problem_of, read_yaml
+from cluster.commandline.config_file import ConfigError, Problem, check, load_yaml, read_yaml
 from cluster.commandline.exit_code import ExitCode
+from cluster.commandline.flags import ConcurrencyFlags, JobFlags, Uri, WorkersFlags, parse_flags
 from cluster.commandline.redact import redact
 from cluster.runtime.connection import ClusterError
 from cluster.storage import StorageError
 
 __all__ = [
-    "ConfigError", "ExitCode", "JobFlags", "Problem",
+    "ConcurrencyFlags", "ConfigError", "ExitCode", "JobFlags", "Problem", "Uri", "WorkersFlags",
     "check", "load_yaml", "parse_flags", "read_yaml", "run_job",
 ]  # fmt: skip
-
-F = TypeVar("F", bound="JobFlags")
-
-
-class JobFlags(BaseSettings):
-    """Base of a job's flags: fields become ``--kebab-case`` flags, their docstrings the help.
-
-    The class's docstring is the description. Flags come from the command line alone, never from the environment.
-    """
-
-    model_config = SettingsConfigDict(
-        extra="forbid",
-        frozen=True,
-        use_attribute_docstrings=True,
-        cli_kebab_case=True,
-        cli_implicit_flags=True,
-        cli_hide_none_type=True,
-        cli_avoid_json=True,
-    )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings,)
-
-
-def parse_flags(flags: type[F], args: Sequence[str] | None = None) -> F:
-    """Reads the command line; ``--help`` prints and exits with 0.
-
-    Raises:
-        ConfigError: unknown flags, missing ones and bad values.
-    """
-    source: CliSettingsSource[Any] = CliSettingsSource(flags, cli_exit_on_error=False)
-    try:
-        return CliApp.run(flags, cli_args=list(sys.argv[1:] if args is None else args), cli_settings_source=source)
-    except SettingsError as error:
-        message = str(error.__cause__ or error)
-        raise ConfigError(Problem("command line", message, "--help lists the flags")) from error
-    except ValidationError as error:
-        details = error.errors(include_url=False, include_input=False)
-        raise ConfigError([problem_of(detail, _flag(detail["loc"]), flags) for detail in details]) from error
-
-
-def _flag(loc: tuple[int | str, ...]) -> str:
-    return "--" + ".".join(str(part).replace("_", "-") for part in loc) if loc else "command line"
 
 
 def run_job(main: Callable[[], int | None], *, expected: tuple[type[Exception], ...] = ()) -> Never:

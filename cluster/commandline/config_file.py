@@ -44,7 +44,7 @@ class ConfigFile:
     _root: yaml.MappingNode
 
     def place(self, *keys: str | int) -> str:
-        """``styles.yaml:7 styles[0].id``; a key that is not there is placed at the nearest one around it."""
+        """``styles.yaml:7 styles[0].id``; a missing key is placed at its nearest parent."""
         line, path = 1, ""
         node: yaml.Node | None = self._root
         for key in keys:
@@ -108,16 +108,21 @@ def load_yaml(uri: str | PurePath, model: type[M], overrides: Mapping[str, Any] 
 
 
 def problem_of(detail: ErrorDetails, place: str, model: type[BaseModel]) -> Problem:
-    """Words of our own for what pydantic found."""
+    """A pydantic error as a problem, in plain words."""
     key = str(detail["loc"][-1]) if detail["loc"] else ""
     match detail["type"]:
         case "extra_forbidden":
-            near = get_close_matches(key, _field_names(model.model_json_schema()), n=1)
-            return Problem(place, "unknown key", f"did you mean {near[0]!r}?" if near else "")
+            return Problem(place, "unknown key", nearest(key, _field_names(model.model_json_schema())))
         case "missing":
             return Problem(place, "missing")
         case _:
             return Problem(place, detail["msg"].removeprefix("Value error, "))
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """A hint at the known word that was probably meant; empty if none is similar."""
+    near = get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else ""
 
 
 def _field_names(schema: object) -> list[str]:

@@ -1,4 +1,4 @@
-"""How a job tells its caller what became of it."""
+"""How a job reports its outcome to its caller."""
 
 from enum import IntEnum
 

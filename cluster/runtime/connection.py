@@ -2,7 +2,7 @@
 
 - inside ``ray job submit``: the job's own cluster, with the working directory and environment the job was given;
 - with ``RAY_ADDRESS`` (``host:port`` or ``auto``): that cluster, to whose nodes this checkout travels;
-- otherwise: a Ray of its own on this machine, gone at the end.
+- otherwise: a Ray of its own on this machine, stopped at the end.
 
 Credentials never travel: each node takes those of its own environment, profile or role. The S3 endpoint and region,
 which are no secrets, are handed on to a cluster joined by ``RAY_ADDRESS``.
@@ -25,11 +25,11 @@ _ROOT = Path(__file__).resolve().parents[2]
 _EXCLUDES = ["/.git", "/.venv", "/runs", "/build", "/dist", "/.*_cache", "/.hypothesis", "*.egg-info", "__pycache__"]
 _FORWARDED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
 _OBJECT_STORE_BYTES = 1 << 30
-_SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray's variable, value included: it marks the driver of a submitted job
+_SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it (the name is literal) for the driver of a submitted job
 
 
 class ClusterError(Exception):
-    """There is no such cluster, or it does not let us in; the message says what to change."""
+    """There is no such cluster, or it refuses access; the message says what to change."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -38,7 +38,7 @@ class Stopped(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class ClusterInfo:
-    """What was connected to. ``started_here``: the Ray lives and dies with this connection."""
+    """What was connected to. ``started_here``: this process started that Ray, and stops it."""
 
     address: str
     started_here: bool
@@ -55,7 +55,7 @@ def connect(num_cpus: int | None = None) -> Iterator[ClusterInfo]:
     here only. While connected, SIGTERM raises :class:`Stopped` in the main thread.
 
     Raises:
-        ClusterError: the address is wrong, nobody answers, or the token is refused.
+        ClusterError: the address is wrong, nothing answers, or the token is refused.
     """
     import ray
 
@@ -92,8 +92,8 @@ def _join(address: str) -> None:
 
     if "://" in address:
         raise ClusterError(
-            f"RAY_ADDRESS={address!r} is no address of a cluster's head: give host:port (often port 6379) on a machine "
-            "of the cluster, or submit from outside with `ray job submit --working-dir . -- python jobs/…`"
+            f"RAY_ADDRESS={address!r} is not the address of a cluster's head: give host:port (often port 6379) on a "
+            "machine of the cluster, or submit from outside with `ray job submit --working-dir . -- python jobs/…`"
         )
     _check_answers(address)
     try:
@@ -115,13 +115,13 @@ def _check_answers(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
     except (OSError, ValueError, OverflowError) as error:
         raise ClusterError(
-            f"nobody answers at RAY_ADDRESS={address!r}; give host:port of the cluster's head, often port 6379, "
+            f"nothing answers at RAY_ADDRESS={address!r}; give host:port of the cluster's head, often port 6379, "
             "or unset it to start a Ray of its own here"
         ) from error
 
 
 def _runtime_env() -> dict[str, Any] | None:
-    """What workers of a joined cluster need of us; nothing in a submitted job, where the submitter has said it."""
+    """The runtime environment of a joined cluster's workers; None in a submitted job, which has its submitter's."""
     if _SUBMITTED_JOB in os.environ:
         return None
     env: dict[str, Any] = {"env_vars": {name: os.environ[name] for name in _FORWARDED if name in os.environ}}

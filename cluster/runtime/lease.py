@@ -24,6 +24,9 @@ from cluster.storage import NotFound, Storage, StorageError
 TTL_S = 30.0
 """Seconds without renewal after which a lease has lapsed. The holder renews three times as often."""
 
+_GRACE_S = 5.0
+"""Seconds that a process must go on living before its lease counts as held: workers outlive a killed driver briefly."""
+
 _POLL_S = 1.0
 
 
@@ -156,7 +159,8 @@ def _acquire(
             continue
         # A file alone does not say whether its holder lives: a renewal does, or its process on this machine.
         renewed = current and before[1] and generation == before[0] and current != before[1]
-        if current and not wait and (renewed or _process_of(current) == "alive"):
+        lives = time.monotonic() - seen_at > _GRACE_S and current and _process_of(current) == "alive"
+        if current and not wait and (renewed or lives):
             raise LeaseHeld(storage.uri, current)
         if current and wait and told != generation:
             told = generation

@@ -1,7 +1,7 @@
-"""What a job did, as one JSON file ``<storage>/runs/<run_id>.json``.
+"""The record of a job's run, one JSON file ``<storage>/runs/<run_id>.json``.
 
 It is written whole when the run starts, with outcome ``running``, and again when it ends. A record that still says
-``running`` long after is of a run that was killed.
+``running`` long after its start is that of a run that was killed.
 """
 
 import platform
@@ -112,7 +112,7 @@ def run_record(storage: Storage, *, job: str, config: BaseModel | Mapping[str, A
 
 
 def new_run_id() -> str:
-    """Sorts by time; never twice the same."""
+    """Sorts by time; unique."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(4)}"
 
 

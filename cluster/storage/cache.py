@@ -44,7 +44,7 @@ def fetch(uri: str, cache_dir: str | os.PathLike[str] | None = None) -> Path:
 
 
 def default_cache_dir() -> Path:
-    """Not shared between users: one could otherwise give another his files."""
+    """Not shared between users: one could otherwise plant files for another."""
     named = os.environ.get("OSASIS_CACHE_DIR")
     return Path(named) if named else Path(tempfile.gettempdir()) / f"osasis-cache-{os.getuid()}"
 

@@ -139,10 +139,10 @@ def _style_plan(
 
 
 def read_photos(content: ContentConfig) -> dict[str, str]:
-    """URI → sha256 of the first ``count`` pictures below ``content.photos``, by name; every one can be decoded.
+    """URI → sha256 of the first ``count`` pictures below ``content.photos``, by name; each can be decoded.
 
     Raises:
-        ValueError: there are none, or one is no picture.
+        ValueError: there are none, or one is not a picture.
     """
     folder = Storage.open(content.photos or "")
     names = [name for name in folder.list_files() if name.lower().endswith(_PICTURES)][: content.count]

@@ -1,4 +1,4 @@
-"""Many trainings, one Ray Train run each, admitted as the cluster holds them."""
+"""Many trainings, one Ray Train run each, as many at once as the cluster holds."""
 
 import traceback
 from collections.abc import Callable
@@ -9,6 +9,7 @@ import ray
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from cluster.runtime.lease import LeaseHolder, lease
 from cluster.runtime.resources import Resources
 from cluster.storage import Storage
 from jobs.finetuning.plan import StylePlan
@@ -25,23 +26,35 @@ class Outcome:
 
 @ray.remote(num_cpus=0)
 class Board:
-    """Where trainings say how far they are."""
+    """Where trainings report their progress."""
 
     def __init__(self) -> None:
         self._rows: dict[str, tuple[int, int, float]] = {}
+        self._notes: list[str] = []
 
     def progress(self, style_id: str, done: int, total: int, loss: float) -> None:
         self._rows[style_id] = (done, total, loss)
 
+    def note(self, text: str) -> None:
+        self._notes.append(text)
+
     def rows(self) -> dict[str, tuple[int, int, float]]:
         return self._rows
+
+    def take_notes(self) -> list[str]:
+        """What was noted since this was last asked."""
+        notes, self._notes = self._notes, []
+        return notes
 
 
 @ray.remote(num_cpus=0, max_retries=0)
 def fit_style(
-    plan: StylePlan, loop_config: dict[str, Any], resources: Resources, storage: Storage, max_failures: int
+    plan: StylePlan, loop_config: dict[str, Any], resources: Resources, storage: Storage, max_failures: int, wait: bool
 ) -> Outcome:
-    """Run one Ray Train run to its end. Holds no CPU: an actor or task that did would starve the training."""
+    """Run one Ray Train run to its end, unless another job trains the same style.
+
+    Holds no CPU: an actor or task that did would starve the training.
+    """
     per_worker = {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
     trainer = TorchTrainer(
         train_style,
@@ -56,8 +69,18 @@ def fit_style(
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
+    board, run_id = loop_config["board"], loop_config["run_id"]
+
+    def told(holder: LeaseHolder) -> None:
+        board.note.remote(f"{plan.style_id} waits for {holder}")
+
     try:
-        trainer.fit()
+        with lease(
+            storage, f"train/{plan.run_name}", run_id=run_id, job="train_styles", wait=wait, on_wait=told
+        ) as held:
+            if not plan.folder.is_whole:  # by the job that was waited for
+                trainer.fit()
+            held.check()
     except Exception as error:  # one style's failure is a row of the result, not the end of the others
         return Outcome(plan.style_id, "".join(traceback.format_exception_only(error)).strip())
     return Outcome(plan.style_id, None)

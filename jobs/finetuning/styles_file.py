@@ -1,11 +1,20 @@
-"""The styles file (``styles.yaml``) and the flags that say the same."""
+"""The styles file (``styles.yaml``) and the equivalent flags."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from catalog.schema import StyleId, Tag
-from cluster.commandline.cli import ConfigError, JobFlags, Problem, check, read_yaml
+from cluster.commandline.cli import (
+    ConcurrencyFlags,
+    ConfigError,
+    JobFlags,
+    Problem,
+    Uri,
+    WorkersFlags,
+    check,
+    read_yaml,
+)
 from cluster.commandline.config_file import ConfigFile, problem_of
 from osasis.settings import Preset, TrainConfig, train_config
 
@@ -23,7 +32,7 @@ class StyleEntry(BaseModel):
 
     id: StyleId = Field(description="Lowercase letters, digits and hyphens.")
     image: str = Field(min_length=1, description="The reference picture: path or s3:// URI.")
-    tags: list[Tag] = Field([], description="Words to select styles by, as in tag:painting.")
+    tags: list[Tag] = Field([], description="Tags to select styles by, as in tag:painting.")
     notes: str = ""
     license: str = Field("", description="Terms of the reference picture.")
     train: dict[str, Any] = Field({}, description="TrainConfig fields for this style alone.")
@@ -57,45 +66,51 @@ class StylesFile(BaseModel):
         return train_config(self.preset, base_defaults, self.train, style.train)
 
 
-class TrainStylesFlags(JobFlags):
-    """Finetunes styles concurrently, resumes what was interrupted, and registers each in the catalog.
+class StylesFlags(JobFlags):
+    """What is trained: the styles of a file, over which flags win, or a single style."""
 
-    Styles come from --config, or one from --id and --image. Flags win over the file. Exit codes: 0 done, 1 failed,
-    2 bad usage or configuration, 3 finished, but some styles failed (they are named, and in the run record).
+    config: Uri | None = Field(None, description="Styles file (YAML).")
+    storage: Uri | None = Field(
+        None, description="Where checkpoints, catalog and run records go; required unless the file names it."
+    )
+    base: Uri | None = Field(None, description="Base: bundled name or URI; default: the file's, or mini64.")
+    preset: Preset | None = Field(
+        None, description="official: as the authors' release computes; paper: as the equations are printed."
+    )
+
+
+class SingleStyleFlags(JobFlags):
+    """One style without a file."""
+
+    id: str | None = Field(None, description="Its id: lowercase letters, digits and hyphens.")
+    image: Uri | None = Field(None, description="Its reference picture.")
+    tags: tuple[str, ...] = Field((), description="Its tags.")
+
+
+class RetriesFlags(JobFlags):
+    """What happens when a worker dies."""
+
+    checkpoint_every: int = Field(10, gt=0, description="Iterations between checkpoints to resume from.")
+    max_failures: int = Field(3, ge=0, description="How often a style's training is resumed after its worker died.")
+
+
+class TrainStylesFlags(StylesFlags, SingleStyleFlags, WorkersFlags, RetriesFlags, ConcurrencyFlags):
+    """Finetune styles concurrently, resume what was interrupted, and register each in the catalog.
+
+    Give --config, or --storage, --id and --image.
     """
 
-    config: str | None = None
-    """Styles file (YAML): path or s3:// URI."""
-    base: str | None = None
-    """Base: bundled name, path or s3:// URI."""
-    storage: str | None = None
-    """Where checkpoints, catalog and run records go: path or s3:// URI."""
-    preset: Preset | None = None
-    """official: as the authors' release computes; paper: as the equations are printed."""
+    examples: ClassVar[tuple[str, ...]] = (
+        "--config styles.yaml",
+        "--storage runs/mine --id my-style --image painting.jpg --train.iterations 100",
+        "--config styles.yaml --storage s3://bucket/styles --base s3://bucket/bases/faces64 --gpus-per-worker 1",
+    )
+
     train: TrainConfig = TrainConfig()
-    """Settings for every style, over those of the file."""
-    id: str | None = None
-    """Id of a single style, instead of --config."""
-    image: str | None = None
-    """Reference picture of the single style."""
-    tags: tuple[str, ...] = ()
-    """Tags of the single style."""
-    workers: int | None = None
-    """Styles trained at the same time; default: as many as the cluster holds."""
-    cpus_per_worker: float = 1.0
-    """CPUs of each training."""
-    gpus_per_worker: float = 0.0
-    """GPUs of each training; a part of one is possible."""
-    checkpoint_every: int = Field(10, gt=0)
-    """Iterations between checkpoints to resume from."""
-    max_failures: int = Field(3, ge=0)
-    """Times that one style's training is taken up again after its worker died."""
-    dry_run: bool = False
-    """Print the resolved plan and touch nothing."""
 
 
 def read_styles(flags: TrainStylesFlags) -> tuple[StylesFile, ConfigFile | None]:
-    """The styles to train, and the file they stand in.
+    """The styles to train, and the file they are declared in.
 
     Raises:
         ConfigError: with every problem found.

@@ -1,4 +1,4 @@
-"""What a training will take, as a table: printed by ``--dry-run``."""
+"""The cost of a training, as a table: printed by ``--dry-run``."""
 
 import torch
 from rich.table import Table

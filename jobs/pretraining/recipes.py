@@ -74,7 +74,7 @@ def check_fit(recipe: Recipe, todo: list[PartName], images: int, workers: int, w
 
 
 def keep_plan(recipe: Recipe, work: Storage, *, write: bool) -> None:
-    """Remember the networks of a working folder; its checkpoints and parts are of no use to others.
+    """Remember the networks of a working folder, whose checkpoints and parts fit no others.
 
     Raises:
         ConfigError: the folder holds work on other networks.
@@ -83,7 +83,7 @@ def keep_plan(recipe: Recipe, work: Storage, *, write: bool) -> None:
     if work.exists(_PLAN):
         kept: dict[str, Any] = json.loads(work.read_bytes(_PLAN))
         if changed := sorted(name for name in networks if kept.get(name) != networks[name]):
-            hint = "take the recipe it was begun with, or another --out"
+            hint = "use the recipe it was started with, or another --out"
             raise ConfigError(Problem("--recipe", f"{work} holds work on another {', '.join(changed)}", hint))
     elif write:
         work.write_bytes(_PLAN, json.dumps(networks).encode())

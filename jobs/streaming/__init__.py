@@ -1,1 +1,1 @@
-"""The parts of which jobs are composed."""
+"""The parts of streaming jobs."""

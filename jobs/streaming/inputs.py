@@ -43,7 +43,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class FolderSource:
-    """Picture files below a folder or prefix; hidden files and other extensions are passed over."""
+    """Picture files below a folder or prefix; hidden files and other extensions are skipped."""
 
     folder: Storage
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -13,7 +13,7 @@ from catalog.manifest import Manifest
 from catalog.output_names import NO_STYLE
 from catalog.schema import StyleVersion
 from catalog.store import StyleCatalog, UnknownStyle
-from cluster.commandline.cli import ConfigError, Problem
+from cluster.commandline.cli import ConfigError, JobFlags, Problem, Uri
 from cluster.commandline.problems import Problems
 from cluster.storage import Storage
 from jobs.shared.bases import DEFAULT_BASE, describe_base
@@ -29,20 +29,36 @@ _FIRST = {"t0_ratio", "encode_steps", "decode_steps", "lambda_spn", "style_level
 """Parameters of stylization that were always part of :func:`params_hash`."""
 
 
-class StylizeFlags(StreamFlags, StylizeConfig, TextConfig):  # type: ignore[misc]  # each has a model_config; the first counts
-    """Stylizes every picture of --input in every style of --styles, as pictures and a manifest under --output.
+class StylesFlags(JobFlags):
+    """Which styles of the catalog, on which base."""
 
-    Running the same command again does only what is missing. Exit codes: 0 all is done; 1 failed; 2 bad usage or
-    configuration, nothing was started; 3 finished, but the manifest holds rejected or failed inputs among those of this
-    command, be they decided now or by an earlier run.
+    storage: Uri = Field(description="Where the catalog is.")
+    styles: str = Field(
+        description="Styles by id, id@version, id@alias or tag:TAG; all; or none for the base alone.",
+        json_schema_extra={"metavar": "LIST"},
+    )
+    base: Uri | None = Field(
+        None, description="Base: bundled name or URI; default: the one the styles were trained on."
+    )
+
+
+class TextFlags(TextConfig):
+    text: list[str] = Field([], description="Prompts, such as smiling; each makes pictures of its own.")
+
+
+class StylizeFlags(StylesFlags, StreamFlags, StylizeConfig, TextFlags):  # type: ignore[misc]  # each has a model_config; the first counts
+    """Stylize every picture of --input in every style of --styles, as pictures and a manifest under --output.
+
+    Running the same command again does only what is missing. Exit code 3 counts what earlier runs rejected or failed,
+    too.
     """
 
-    storage: str = Field(description="Where the catalog is: path or s3:// URI.")
-    styles: str = Field(description="Comma list of id, id@version, id@alias, tag:TAG, all, or none for the base alone.")
-    text: list[str] = Field(
-        [], description="Prompts, such as smiling: each makes pictures of its own. Repeatable, or a comma list."
+    examples: ClassVar[tuple[str, ...]] = (
+        "--storage runs/demo --styles all --input photos --output out",
+        "--storage s3://bucket/styles --styles monet@prod,tag:print --input s3://bucket/photos "
+        "--output s3://bucket/out --gpus-per-worker 1",
+        "--storage runs/demo --styles none --text smiling,'grey hair' --input photos --output out --dry-run",
     )
-    base: str | None = Field(None, description="Base: bundled name, path or s3:// URI. Default: the styles' own.")
 
     def config(self) -> StylizeConfig:
         """The method's part."""

@@ -15,6 +15,7 @@ from cluster.commandline.cli import (
     ExitCode,
     JobFlags,
     Problem,
+    Uri,
     check,
     load_yaml,
     parse_flags,
@@ -111,8 +112,8 @@ def test_addresses_of_other_services_are_explained(address: str) -> None:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "127.0.0.1", "no port:x", "127.0.0.1:99999999"])
-def test_an_address_where_nobody_answers_is_said_at_once(address: str) -> None:
-    with pytest.raises(ClusterError, match="nobody answers"):
+def test_an_address_where_nothing_answers_is_reported_at_once(address: str) -> None:
+    with pytest.raises(ClusterError, match="nothing answers"):
         connection._join(address)
 
 
@@ -214,17 +215,17 @@ def test_a_missing_file_is_a_configuration_error(tmp_path: Path) -> None:
         load_yaml(tmp_path / "none.yaml", Styles)
 
 
-class Flags(JobFlags):
+class Place(JobFlags):
+    """Where everything is."""
+
+    storage: Uri = Field(description="Where everything is kept.")
+    path: str | None = Field(None, description="Must not be taken from PATH.")
+
+
+class Flags(Place):
     """Stylizes photographs."""
 
-    storage: str
-    """Where everything is kept."""
-    batch_size: int = 8
-    """Images at once."""
-    dry_run: bool = False
-    """Only print the plan."""
-    path: str | None = None
-    """Must not be taken from PATH."""
+    batch_size: int = Field(8, gt=0, description="Images at once.")
 
 
 def test_flags_are_kebab_case_and_ignore_the_environment() -> None:
@@ -245,13 +246,48 @@ def test_bad_flags_are_configuration_errors(args: list[str], message: str) -> No
         parse_flags(Flags, args)
 
 
-def test_help_describes_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_problem_of_a_command_is_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_flags(Flags, ["--batch-size", "many", "--bach-size=2", "--pth", "x", "--dry-run", "stray"])
+    assert str(caught.value).splitlines() == [
+        "--bach-size: no such flag (did you mean '--batch-size'?)",
+        "--pth: no such flag (did you mean '--path'?)",
+        "--storage: missing",
+        "--batch-size: Input should be a valid integer, unable to parse string as an integer",
+    ]
+    with pytest.raises(ConfigError, match="command line: unexpected 'stray'"):
+        parse_flags(Flags, ["stray", "--storage", "x"])
+
+
+def test_help_shows_what_is_required_then_groups_by_the_class_that_declares_a_flag(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["/usr/bin/osasis-test"])
     with pytest.raises(SystemExit) as caught:
         parse_flags(Flags, ["--help"])
     assert caught.value.code == 0
-    shown = capsys.readouterr().out
-    for part in ("Stylizes photographs.", "--batch-size", "Images at once.", "--dry-run"):
-        assert part in shown
+    assert (
+        capsys.readouterr().out.partition("\n\nURI is")[0]
+        == """\
+usage: osasis-test --storage URI [flags]
+
+Stylizes photographs.
+
+required:
+  --storage URI   Where everything is kept.
+
+options:
+  --batch-size N  Images at once. (default: 8)
+
+place:
+  Where everything is.
+
+  --path TEXT     Must not be taken from PATH.
+
+general:
+  --dry-run       Print the resolved plan and change nothing.
+  -h, --help      Print this help."""
+    )
 
 
 @pytest.mark.parametrize(

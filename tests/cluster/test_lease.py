@@ -18,6 +18,7 @@ from cluster.storage import Storage
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_module, "TTL_S", 1.0)
+    monkeypatch.setattr(lease_module, "_GRACE_S", 0.1)
     monkeypatch.setattr(lease_module, "_POLL_S", 0.02)
 
 

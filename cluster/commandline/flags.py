@@ -1,0 +1,134 @@
+"""Flags of a job, declared as pydantic fields.
+
+A flag is a field with ``Field(description=…)``; the class that declares it is its group in ``--help``: the class's
+name is the group's title, its docstring the sentence below. A job's flags are one class that inherits from such
+groups, in the order in which the help shows them, and from the settings of the method (models of :mod:`osasis`).
+"""
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from cluster.commandline.config_file import ConfigError, Problem, nearest, problem_of
+from cluster.commandline.help import HelpFormatter, arrange, flag_name
+
+F = TypeVar("F", bound="JobFlags")
+
+Uri = Annotated[str, Field(json_schema_extra={"metavar": "URI"})]
+"""A local path or ``s3://bucket/prefix``; shown as URI."""
+
+
+class JobFlags(BaseSettings):
+    """Base of a job's flags: fields become ``--kebab-case`` flags, the class's docstring the description.
+
+    Flags come from the command line alone, never from the environment.
+    """
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+    )
+
+    examples: ClassVar[tuple[str, ...]] = ()
+    """Arguments of typical commands, for the end of the help."""
+
+    dry_run: bool = Field(False, description="Print the resolved plan and change nothing.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
+
+class WorkersFlags(JobFlags):
+    """How many workers run at once, and what each takes of the cluster."""
+
+    workers: int | None = Field(None, gt=0, description="Number of workers; default: as many as the cluster holds.")
+    cpus_per_worker: float = Field(1.0, gt=0, description="CPUs of each worker.")
+    gpus_per_worker: float = Field(0.0, ge=0, description="GPUs of each worker; a fraction shares one.")
+
+    @property
+    def threads(self) -> int:
+        """Threads of a worker's torch."""
+        return max(1, round(self.cpus_per_worker))
+
+    @property
+    def device(self) -> str:
+        return "cuda" if self.gpus_per_worker else "cpu"
+
+
+class ConcurrencyFlags(JobFlags):
+    """What happens when another job works on the same output or style."""
+
+    if_busy: Literal["leave", "wait"] = Field(
+        "leave", description="leave: say who holds it and stop; wait: start when that job has ended."
+    )
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(Problem("command line", message, "--help lists the flags"))
+
+
+def parse_flags(flags: type[F], args: Sequence[str] | None = None) -> F:
+    """Reads the command line; ``--help`` prints and exits with 0.
+
+    Raises:
+        ConfigError: with every unknown flag, missing flag and bad value.
+    """
+    parser = _Parser(
+        prog=_program(), add_help=False, allow_abbrev=False, formatter_class=HelpFormatter, conflict_handler="resolve"
+    )
+    problems: list[Problem] = []
+
+    def parse(parser: ArgumentParser, given: Sequence[str]) -> Namespace:
+        parsed, unknown = parser.parse_known_args(given)
+        problems.extend(_unknown(unknown, parser))
+        return parsed
+
+    source: CliSettingsSource[Any] = CliSettingsSource(flags, root_parser=parser, parse_args_method=parse)
+    arrange(parser, flags, JobFlags)
+    try:
+        found = CliApp.run(flags, cli_args=list(sys.argv[1:] if args is None else args), cli_settings_source=source)
+    except ValidationError as error:
+        problems += [problem_of(detail, flag_name(*detail["loc"]), flags) for detail in error.errors(include_url=False)]
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def _program() -> str:
+    """How this command was called: ``python jobs/stylize.py``, or the name of an installed script."""
+    path = sys.argv[0] if sys.argv and sys.argv[0] else "python"
+    if not path.endswith(".py"):
+        return os.path.basename(path)
+    return f"python {os.path.relpath(path)}" if os.path.exists(path) else f"python {path}"
+
+
+def _unknown(arguments: Sequence[str], parser: ArgumentParser) -> list[Problem]:
+    """A problem for each flag that does not exist (its values are not counted), and for each stray word."""
+    known = [name for action in parser._actions for name in action.option_strings]
+    problems = []
+    flag = ""
+    for argument in arguments:
+        if argument.startswith("-"):
+            flag = argument.partition("=")[0]
+            problems.append(Problem(flag, "no such flag", nearest(flag, known) or "--help lists the flags"))
+        elif not flag:
+            problems.append(Problem("command line", f"unexpected {argument!r}", "--help lists the flags"))
+    return problems

@@ -1,0 +1,64 @@
+"""A style that another job trains is left to it, or waited for."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster.runtime import lease as lease_module
+from cluster.runtime.lease import lease
+from cluster.runtime.resources import Resources
+from cluster.storage import Storage
+from jobs.finetuning import queue
+from jobs.finetuning.plan import StylePlan, make_plan
+from jobs.finetuning.styles_file import StylesFile
+from tests.support.hostile import encoded, picture
+from tests.support.tiny import make_tiny_base
+
+
+@pytest.fixture
+def plan(tmp_path: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> StylePlan:
+    monkeypatch.setattr(lease_module, "_GRACE_S", 0.0)
+    monkeypatch.setattr(lease_module, "_POLL_S", 0.02)
+    image = tmp_path / "reference.png"
+    image.write_bytes(encoded(picture(20, 20), "PNG"))
+    styles = {"id": "waves", "image": str(image)}
+    file = {"base": str(make_tiny_base(tmp_path / "base")), "storage": storage.uri, "styles": [styles]}
+    (style,) = make_plan(StylesFile.model_validate(file), None).styles
+    return style
+
+
+def fit(plan: StylePlan, storage: Storage, notes: list[str], *, wait: bool) -> queue.Outcome:
+    """What the task does, in this process."""
+    board = SimpleNamespace(note=SimpleNamespace(remote=notes.append))
+    config: dict[str, Any] = {"board": board, "run_id": "second"}
+    return queue.fit_style._function(plan, config, Resources(1, 0), storage, 0, wait)
+
+
+def test_a_style_in_training_is_left_and_its_trainer_named(plan: StylePlan, storage: Storage) -> None:
+    with lease(storage, f"train/{plan.run_name}", run_id="first", job="train_styles", wait=False):
+        outcome = fit(plan, storage, [], wait=False)
+    assert outcome.error is not None
+    assert "in use by run first (train_styles)" in outcome.error
+
+
+def test_who_waits_finds_the_style_trained_and_trains_nothing(
+    plan: StylePlan, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue.TorchTrainer, "fit", lambda self: pytest.fail("it trained the style again"))
+    first = lease(storage, f"train/{plan.run_name}", run_id="first", job="train_styles", wait=False)
+    first.__enter__()
+    notes: list[str] = []
+
+    class EndsWhenNoticed(list[str]):
+        """The first job writes its result and ends as soon as the second says that it waits."""
+
+        def append(self, text: str) -> None:
+            notes.append(text)
+            plan.folder.place.write_bytes("result.json", b"{}")
+            first.__exit__(None, None, None)
+
+    assert fit(plan, storage, EndsWhenNoticed(), wait=True).error is None
+    (note,) = notes
+    assert note.startswith("waves waits for run first (train_styles)")
