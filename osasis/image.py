@@ -6,12 +6,15 @@ applied.
 
 import io
 import re
+import struct
 import warnings
-from typing import Literal
+from functools import cache
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
@@ -30,6 +33,14 @@ MIN_SIDE = 8
 """Shorter images hold no portrait."""
 
 FitMode = Literal["crop", "pad", "squash"]
+
+FileFormat = Literal["png", "jpeg", "webp"]
+"""Of outputs."""
+
+EXTENSIONS: dict[FileFormat, str] = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
+
+QUALITY = 92
+"""Of JPEG and WebP outputs."""
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
@@ -185,6 +196,39 @@ def encode_png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.asarray(image)).save(buffer, "PNG", compress_level=6)  # a copy, free of metadata
     return buffer.getvalue()
+
+
+def encode_image(image: Image.Image, file_format: FileFormat = "png", quality: int = QUALITY) -> bytes:
+    """The bytes of a file that says it is sRGB; equal pixels give equal bytes. ``quality`` is JPEG's and WebP's.
+
+    Raises:
+        ValueError: the format cannot hold a picture of that size.
+    """
+    longest = {"png": 2**31 - 1, "jpeg": 65_535, "webp": 16_383}[file_format]
+    if max(image.size) > longest:
+        raise ValueError(f"{file_format} holds at most {longest} pixels a side, not {image.width}×{image.height}")
+    if file_format == "png":
+        srgb = PngInfo()
+        srgb.add(b"sRGB", b"\0")  # perceptual intent
+        options: dict[str, Any] = {"compress_level": 6, "pnginfo": srgb}
+    else:
+        options = {"quality": quality, "icc_profile": _srgb_profile()}
+        options |= {"method": 4} if file_format == "webp" else {"subsampling": 0 if quality >= 90 else 2}
+    buffer = io.BytesIO()
+    info, image.info = image.info, {}  # Pillow would write of it what it can, and a copy may be large
+    try:
+        image.save(buffer, file_format, **options)
+    finally:
+        image.info = info
+    return buffer.getvalue()
+
+
+@cache
+def _srgb_profile() -> bytes:
+    """An ICC profile of sRGB, without the time it was made."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    profile[24:36] = struct.pack(">6H", 2000, 1, 1, 0, 0, 0)
+    return bytes(profile)
 
 
 def _open(data: bytes) -> Image.Image:

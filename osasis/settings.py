@@ -9,10 +9,12 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from osasis.diffusion import ddim_timesteps
-from osasis.image import FitMode
+from osasis.full_size import Size
+from osasis.image import QUALITY, FileFormat, FitMode
 from osasis.networks.clip import ClipConfig, words
 from osasis.networks.layers import absent
 from osasis.precision import current_precision
+from osasis.upsampling import Detail
 
 Preset = Literal["official", "paper"]
 
@@ -321,6 +323,44 @@ class TextConfig(_Settings):
         if words(target) == words(self.source_text):
             raise ValueError(f"{prompt!r} and the source text come to the same text")
         return unknown
+
+
+class OutputConfig(_Settings):
+    """How stylized pictures come out."""
+
+    size: Size = Field(
+        "base",
+        description="base: the square that the base makes; original: the whole picture in its own size; a number: the "
+        "same with a longer side of at most so many pixels.",
+    )
+    detail: Detail = Field(
+        "residual",
+        description="How the base's picture is enlarged. guided: the photograph's own detail in the style's colours; "
+        "residual: also strokes that have no edge there, and the reference's contrast of fine detail; none: no detail.",
+    )
+    format: FileFormat = Field("png", description="File format of the pictures.")
+    quality: int | None = Field(None, ge=1, le=100, description=f"Of JPEG and WebP. [default: {QUALITY}]")
+
+    def identity(self) -> dict[str, Any]:
+        """What of these settings changes files; nothing where all are as they always were."""
+        changed: dict[str, Any] = {}
+        if self.size != "base":
+            changed |= {"size": self.size, "detail": self.detail}
+        if self.format != "png":
+            changed |= {"format": self.format, "quality": self.file_quality}
+        return changed
+
+    @property
+    def file_quality(self) -> int:
+        return QUALITY if self.quality is None else self.quality
+
+    @model_validator(mode="after")
+    def _settings_have_an_effect(self) -> Self:
+        if self.quality is not None and self.format == "png":
+            raise ValueError("quality is of JPEG and WebP: PNG keeps everything")
+        if self.size == "base" and "detail" in self.model_fields_set and self.detail != "residual":
+            raise ValueError("detail is of enlarged pictures: give a size, original or a number of pixels")
+        return self
 
 
 class DensityConfig(_Settings):
