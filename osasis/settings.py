@@ -137,6 +137,11 @@ class TrainConfig(_Settings):
     spn_init: Literal["random", "zero"] = Field(
         "random", description="The SPN's last layer at the start; zero: finetuning begins at the base exactly."
     )
+    spn_steps: Literal["each", "spread"] = Field(
+        "each",
+        exclude_if=lambda said: said == "each",  # styles trained before it could be chosen keep their identity
+        description="What stylizing in more steps than training adds of the SPN: as much at each, or as much in all.",
+    )
     matched_t0: bool = Field(False, description="Decode from the level that encoding reached, not from the one below.")
     clip_reconstruction: Literal["cosine", "l1"] = Field("cosine", description="Form of the CLIP reconstruction.")
     style_condition: Literal["photo", "style"] = Field(

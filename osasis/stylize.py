@@ -55,6 +55,8 @@ def stylize(style: Style, encoded: Content, config: StylizeConfig) -> Tensor:
     config.check_levels(len(style.unet.config.channel_mult))
     z, z_style, levels = conditioning(style, encoded.z_in, config)
     spn_weight = config.lambda_spn * style.strength
+    if style.config.spn_steps == "spread":
+        spn_weight *= style.config.decode_steps / config.decode_steps
     schedule = Schedule.ddim(config.decode_steps, style.unet.config.beta_end)
     x, device = encoded.x_t0, encoded.x_t0.device
     photos = encoded.photos.contiguous(memory_format=torch.channels_last)

@@ -151,6 +151,7 @@ def _mini64() -> Recipe:
             "clip_embeddings": "unit",
             "spn_style": "lambda",
             "spn_init": "zero",
+            "spn_steps": "spread",
             "matched_t0": True,
             "dropout": False,
             "precision": "bf16",
