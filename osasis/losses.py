@@ -50,12 +50,12 @@ def moments(maps: Sequence[Tensor], reference: Sequence[Tensor]) -> Tensor:
 
 
 def colors(images: Tensor, reference: Tensor, directions: Tensor) -> Tensor:
-    """Sliced Wasserstein distance, squared, of each picture's colours from the reference's (Rabin et al. 2011).
+    """Sliced Wasserstein distance of each picture's colours from the reference's (Rabin et al. 2011), mean over pictures.
 
     ``images`` [B, 3, H, W] and ``reference`` [1, 3, H, W], as many pixels; ``directions`` [K, 3] of unit length.
     """
     ours, theirs = ((directions @ pixels.flatten(2)).sort(-1).values for pixels in (images, reference))
-    return (ours - theirs).square().mean()
+    return ((ours - theirs).square().mean((1, 2)) + _SMOOTH).sqrt().mean()
 
 
 def self_similarity(maps: Sequence[Tensor], content: Sequence[Tensor]) -> Tensor:

@@ -143,7 +143,7 @@ def _mini64() -> Recipe:
                 "recon_l1": 5.0,
                 "recon_perceptual": 0.25,
                 "style_moments": 10.0,
-                "style_colors": 10.0,
+                "style_colors": 6.0,
                 "self_similarity": 60.0,
                 "edges": 10.0,
             },

@@ -100,7 +100,7 @@ def shuffled(images: Tensor) -> Tensor:
 
 def test_moments_and_colours_forget_where_things_are() -> None:
     style, directions = pictures(1, 3, 8, 8), nn.functional.normalize(pictures(16, 3), dim=1)
-    assert losses.colors(shuffled(style), style, directions) < 1e-12
+    assert losses.colors(shuffled(style), style, directions) < 1e-3
     assert losses.moments([shuffled(style)], [style]) < 1e-3
     other = 0.5 * style.flip(1) + 0.3
     assert losses.colors(other, style, directions) > 1e-2
