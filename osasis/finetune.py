@@ -215,7 +215,8 @@ class Finetuner:
         weights = self.config.weights
         both = torch.cat([content_x0, style_x0])
         maps = self._maps(both)
-        terms = self._clip_terms(both, maps, targets.embedded) | self._perceptual_terms(style_x0, maps, targets.maps)
+        terms = self._clip_terms(both, maps, targets.embedded)
+        terms |= self._perceptual_terms(both, maps, targets.maps)
         if weights.recon_l1:
             terms["recon_l1"] = (style_x0 - self.reference.style).abs().mean()
         if weights.style_colors:
@@ -224,9 +225,10 @@ class Finetuner:
             terms["edges"] = losses.edges(content_x0, targets.photos)
         return terms
 
-    def _perceptual_terms(self, style_x0: Tensor, maps: list[Maps], content: list[Maps]) -> dict[str, Tensor]:
-        """The terms on feature maps, means over all perceptual networks."""
+    def _perceptual_terms(self, both: Tensor, maps: list[Maps], content: list[Maps]) -> dict[str, Tensor]:
+        """The terms on feature maps, means over all perceptual networks. ``both``: as for :meth:`_clip_terms`."""
         weights = self.config.weights
+        content_x0, style_x0 = both[:-1], both[-1:]
         terms: dict[str, list[Tensor]] = {}
         for i, distance in enumerate(self.perceptuals):
             if weights.recon_perceptual:
@@ -237,7 +239,8 @@ class Finetuner:
                 terms.setdefault("recon_perceptual", []).append(far.mean())
             stylized = [m[:-1] for m in maps[i]] if maps else []
             if weights.style_moments:
-                terms.setdefault("style_moments", []).append(losses.moments(stylized, self._style_maps[i]))
+                far = losses.moments([content_x0, *stylized], [self.reference.style, *self._style_maps[i]])
+                terms.setdefault("style_moments", []).append(far)
             if weights.self_similarity:
                 held = losses.self_similarity(stylized[_DEEP:], content[i][_DEEP:])
                 terms.setdefault("self_similarity", []).append(held)

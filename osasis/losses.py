@@ -12,6 +12,8 @@ from torch import Tensor
 from osasis.networks.statistics import moments_of
 
 _SMOOTH = 1e-8
+_LEAST_MEAN = 0.25
+"""Of the deviations' length: what the means are measured by where they are shorter, as those of grey pictures are."""
 _MOST_PLACES = 16
 """Maps are pooled to this side before their places are compared: all pairs of them are."""
 
@@ -43,9 +45,11 @@ def moments(maps: Sequence[Tensor], reference: Sequence[Tensor]) -> Tensor:
     """
     distances = []
     for ours, theirs in zip(maps, reference, strict=True):
-        for moment, target in zip(moments_of(ours), moments_of(theirs), strict=True):
+        targets = moments_of(theirs)
+        least = _LEAST_MEAN * targets[1].norm()
+        for moment, target in zip(moments_of(ours), targets, strict=True):
             far = ((moment - target).square().sum(1) + _SMOOTH).sqrt()
-            distances.append(far.mean() / target.norm().clamp_min(_SMOOTH))
+            distances.append(far.mean() / target.norm().clamp_min(least))
     return torch.stack(distances).mean()
 
 

@@ -47,7 +47,7 @@ class LossWeights(_Settings):
     recon_perceptual: float = Field(10.0, ge=0, description="LPIPS reconstruction of the reference.")
     # Neither the paper's nor the release's: 0 in both presets.
     style_moments: float = Field(
-        0.0, ge=0, exclude_if=_unused, description="Moments of the stylized contents' features against the reference's."
+        0.0, ge=0, exclude_if=_unused, description="Moments of the stylized contents' pixels and features against its."
     )
     style_colors: float = Field(
         0.0, ge=0, exclude_if=_unused, description="Distribution of the stylized contents' colours against its."
