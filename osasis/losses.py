@@ -54,7 +54,7 @@ def moments(maps: Sequence[Tensor], reference: Sequence[Tensor]) -> Tensor:
 
 
 def colors(images: Tensor, reference: Tensor, directions: Tensor) -> Tensor:
-    """Sliced Wasserstein distance of each picture's colours from the reference's (Rabin et al. 2011), mean over pictures.
+    """Sliced Wasserstein distance of each picture's colours from the reference's (Rabin et al. 2011); their mean.
 
     ``images`` [B, 3, H, W] and ``reference`` [1, 3, H, W], as many pixels; ``directions`` [K, 3] of unit length.
     """
