@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -96,7 +96,8 @@ def make_plan(flags: RankFlags) -> RankPlan:
         problems.append(Problem("--base", f"base {base[1].name} has no perceptual distance, which ranking needs"))
     if problems or not (source and output and base):
         raise ConfigError(problems)
-    identity = [flags.config().model_dump(), flags.fit, fingerprint(base[1])]
+    identity: list[Any] = [flags.config().model_dump(), flags.fit, fingerprint(base[1])]
+    identity += [flags.decoder] if flags.decoder > 1 else []
     hashed = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     plan = RankPlan(flags, source, output, *base, Variant(NO_STYLE, 0, params_hash=hashed))
     problems.extend(occupied(plan.table, [plan.variant]))

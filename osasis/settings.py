@@ -10,7 +10,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from osasis.diffusion import ddim_timesteps
 from osasis.full_size import Size
-from osasis.image import QUALITY, FileFormat, FitMode
+from osasis.image import FitMode
+from osasis.imaging.encode import QUALITY, FileFormat
 from osasis.networks.clip import ClipConfig, words
 from osasis.networks.layers import absent
 from osasis.precision import current_precision

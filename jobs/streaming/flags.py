@@ -4,7 +4,7 @@ from pydantic import Field
 
 from cluster.commandline.cli import JobFlags, Uri, WorkersFlags
 from cluster.storage import Storage
-from osasis.image import MAX_PIXELS, PIXELS_CEILING, FitMode
+from osasis.image import DECODER, MAX_PIXELS, PIXELS_CEILING, FitMode
 
 
 class InputFlags(JobFlags):
@@ -28,6 +28,15 @@ class OutputFlags(JobFlags):
 
     output: Uri = Field(description="Where the results go.")
     retry_failed: bool = Field(False, description="Try again what failed before (rejected inputs stay rejected).")
+    former_decoding: bool = Field(
+        False,
+        description="Continue an output begun by a version that ignored colour profiles; right where inputs are sRGB.",
+    )
+
+    @property
+    def decoder(self) -> int:
+        """Version of decoding that results are identified by."""
+        return 1 if self.former_decoding else DECODER
 
 
 class PoolFlags(WorkersFlags):

@@ -11,13 +11,14 @@ import pyarrow.dataset as ds
 
 from catalog.output_names import relative_key, uri_key
 from cluster.commandline.cli import ConfigError, Problem
-from cluster.storage import Storage
+from cluster.storage import Storage, StorageError
+from cluster.storage.tables import open_parquet
 
 READABLE = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"])
 PICTURES = READABLE | {".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd"}
 """Extensions taken from a folder: those that cannot be read too, to be rejected rather than overlooked."""
 
-_TABLES = {".parquet": "parquet", ".csv": "csv"}
+_TABLES = frozenset([".parquet", ".csv"])
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class TableSource:
     def items(self) -> Iterator[Item]:
         root = self.file.uri.rpartition("/")[0]
         row = 0
-        for batch in self.dataset().to_batches(columns=[self.column], batch_size=8192):
+        for batch in self._batches():
             for value in batch.column(0).cast(pa.string()).to_pylist():
                 row += 1
                 if not value:
@@ -98,10 +99,23 @@ class TableSource:
             raise FileNotFoundError(f"column {self.column} is empty in this row")
         return Storage.open(locator).read_bytes()
 
-    def dataset(self) -> ds.Dataset:
-        """The table, unread."""
-        kind = _TABLES[PurePosixPath(self.file.path).suffix.lower()]
-        return ds.dataset(self.file.path, filesystem=self.file.filesystem, format=kind)
+    def column_names(self) -> list[str]:
+        """Raises StorageError, ArrowInvalid or OSError where the table cannot be read."""
+        names: list[str] = open_parquet(self.file).schema_arrow.names if self._parquet else self._csv().schema.names
+        return names
+
+    @property
+    def _parquet(self) -> bool:
+        return PurePosixPath(self.file.path).suffix.lower() == ".parquet"
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        if self._parquet:
+            yield from open_parquet(self.file).iter_batches(8192, columns=[self.column])
+        else:
+            yield from self._csv().to_batches(columns=[self.column], batch_size=8192)
+
+    def _csv(self) -> ds.Dataset:
+        return ds.dataset(self.file.path, filesystem=self.file.filesystem, format="csv")
 
 
 def open_source(uri: str, column: str) -> Source:
@@ -117,7 +131,9 @@ def open_source(uri: str, column: str) -> Source:
     elif PurePosixPath(place.path).suffix.lower() in _TABLES:
         source = TableSource(place, column)
         try:
-            names = source.dataset().schema.names
+            names = source.column_names()
+        except StorageError as error:
+            raise ConfigError(Problem("--input", str(error))) from None
         except (pa.ArrowInvalid, OSError) as error:
             raise ConfigError(Problem("--input", f"{uri} is not a readable table: {error}")) from None
         if column not in names:

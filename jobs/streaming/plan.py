@@ -22,7 +22,7 @@ from jobs.streaming.inputs import Source, open_source
 from jobs.streaming.variants import Variant
 from osasis.base import BaseSpec, bundled_bases, fingerprint
 from osasis.errors import OsasisError
-from osasis.image import FitMode
+from osasis.image import DECODER, FitMode
 from osasis.settings import StylizeConfig, TextConfig
 
 _FIRST = {"t0_ratio", "encode_steps", "decode_steps", "lambda_spn", "style_levels", "seed"}
@@ -133,24 +133,43 @@ def make_variants(flags: StylizeFlags, versions: Sequence[StyleVersion], base_fi
     texts: list[str | None] = [*dict.fromkeys(flags.text)] or [None]
     asked = flags.text_config().model_dump(mode="json")
     hashes = {
-        text: params_hash(flags.config(), flags.fit, base_fingerprint, None if text is None else asked | {"text": text})
+        text: params_hash(
+            flags.config(),
+            flags.fit,
+            base_fingerprint,
+            None if text is None else asked | {"text": text},
+            decoder=flags.decoder,
+        )
         for text in texts
     }
     return tuple(replace(variant, text=text, params_hash=hashes[text]) for text in texts for variant in plain)
 
 
 def params_hash(
-    config: StylizeConfig, fit: FitMode, base_fingerprint: str, text: Mapping[str, Any] | None = None
+    config: StylizeConfig,
+    fit: FitMode,
+    base_fingerprint: str,
+    text: Mapping[str, Any] | None = None,
+    *,
+    decoder: int = DECODER,
 ) -> str:
     """Identity of the parameters that change pixels, the style aside. 16 hex digits.
 
-    ``text``: the prompt with its settings, where there is one.
+    Args:
+        text: the prompt with its settings, where there is one.
+        decoder: version of what pixels come of a file; 1 did not count yet.
     """
     asked = config.model_dump(mode="json", exclude_defaults=True)
     # Parameters that came later count where they are set, so that outputs made before them stay the same outputs.
-    values = {"config": config.model_dump(mode="json", include=_FIRST) | asked, "fit": fit, "base": base_fingerprint}
+    values: dict[str, Any] = {
+        "config": config.model_dump(mode="json", include=_FIRST) | asked,
+        "fit": fit,
+        "base": base_fingerprint,
+    }
     if text:
         values["text"] = dict(text)
+    if decoder > 1:
+        values["decoder"] = decoder
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -191,6 +210,6 @@ def occupied(manifest: Manifest, variants: Sequence[Variant]) -> list[Problem]:
     """Pictures of other parameters would be overwritten, and their rows be wrong."""
     labels = {(variant.pair, variant.text): variant.label for variant in variants}
     taken = [labels[found] for found in manifest.other_parameters(list(labels))]
-    hint = "give another --output, or the parameters of that run"
+    hint = "give another --output, or the parameters of that run (--former-decoding where it ignored colour profiles)"
     message = f"holds pictures of {', '.join(taken)} made with other parameters"
     return [Problem("--output", message, hint)] if taken else []
