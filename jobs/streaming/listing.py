@@ -1,10 +1,12 @@
-"""What is to be stylized: a folder or prefix, one file, or a table's column of URIs, listed as a stream."""
+"""Stage "list": a folder or prefix, one file, or a table's column of URIs → a stream of inputs.
+
+Takes a URI; gives an :class:`Item` for each input. Needs the inputs' storage. A fault of the storage stops the run.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import PurePosixPath
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -33,6 +35,9 @@ class Item:
 class Source(Protocol):
     """A stream of inputs and a way to read each, usable on any node."""
 
+    unique: ClassVar[bool]
+    """Whether no input can come twice."""
+
     def items(self) -> Iterator[Item]:
         """All inputs, in an order that is the same every time while nothing changes."""
         ...
@@ -46,6 +51,7 @@ class Source(Protocol):
 class FolderSource:
     """Picture files below a folder or prefix; hidden files and other extensions are skipped."""
 
+    unique: ClassVar[bool] = True
     folder: Storage
 
     def items(self) -> Iterator[Item]:
@@ -62,6 +68,7 @@ class FolderSource:
 class FileSource:
     """A single file, whatever its name."""
 
+    unique: ClassVar[bool] = True
     file: Storage
 
     def items(self) -> Iterator[Item]:
@@ -78,6 +85,7 @@ class TableSource:
     An empty cell stays an input, named by its row, and fails when read.
     """
 
+    unique: ClassVar[bool] = False
     file: Storage
     column: str
 
@@ -143,10 +151,3 @@ def open_source(uri: str, column: str) -> Source:
     if next(source.items(), None) is None:
         raise ConfigError(Problem("--input", f"no pictures in {uri}", f"files ending in {' '.join(sorted(READABLE))}"))
     return source
-
-
-def windows(source: Source, size: int, limit: int | None = None) -> Iterator[list[Item]]:
-    """Inputs in groups of ``size``, so that memory depends on the group and not on the whole."""
-    items = islice(source.items(), limit)
-    while group := list(islice(items, size)):
-        yield group

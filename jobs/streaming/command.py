@@ -18,7 +18,7 @@ from cluster.commandline.problems import Problems
 from cluster.storage import Storage
 from jobs.shared.bases import DEFAULT_BASE, describe_base
 from jobs.streaming.flags import StreamFlags, reached
-from jobs.streaming.inputs import Source, open_source
+from jobs.streaming.listing import Source, open_source
 from jobs.streaming.variants import Variant
 from osasis.base import BaseSpec, bundled_bases, fingerprint
 from osasis.errors import OsasisError
@@ -70,8 +70,8 @@ class StylizeFlags(StylesFlags, StreamFlags, StylizeConfig, TextFlags):  # type:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Everything resolved: what is read, by which base and styles, and where it goes."""
+class StylizeJob:
+    """A stylize command, resolved: what is read, by which base and styles, and where it goes."""
 
     flags: StylizeFlags
     storage: Storage
@@ -84,7 +84,7 @@ class Plan:
     warnings: tuple[str, ...] = ()
 
 
-def make_plan(flags: StylizeFlags) -> Plan:
+def resolve(flags: StylizeFlags) -> StylizeJob:
     """Resolve ``flags``, reading but writing nothing.
 
     Raises:
@@ -112,7 +112,7 @@ def make_plan(flags: StylizeFlags) -> Plan:
     if problems or not (storage and variants and source and output and base):
         raise ConfigError(problems)
     base_location, spec = base
-    return Plan(
+    return StylizeJob(
         flags=flags,
         storage=storage,
         source=source,
