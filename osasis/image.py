@@ -18,7 +18,8 @@ from osasis.imaging.encode import encode_image
 
 __all__ = [
     "DECODER", "FORMATS", "MAX_PIXELS", "PIXELS_CEILING", "FitMode", "FitTransform", "decode_image", "encode_image",
-    "encode_png", "fit", "from_levels", "pixels_to_tensor", "to_image", "to_levels", "to_tensor", "unfit", "upright_rgb",
+    "encode_png", "fit", "from_levels", "pixels_to_tensor", "to_image", "to_levels", "to_tensor", "unfit",
+    "upright_rgb",
 ]  # fmt: skip
 
 FitMode = Literal["crop", "pad", "squash"]

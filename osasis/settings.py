@@ -307,12 +307,14 @@ class OutputConfig(_Settings):
 
     def identity(self) -> dict[str, Any]:
         """What of these settings changes files; nothing where all are as they always were."""
-        changed: dict[str, Any] = {}
-        if self.size != "base":
-            changed |= {"size": self.size, "detail": self.detail}
-        if self.format != "png":
-            changed |= {"format": self.format, "quality": self.file_quality}
-        return changed
+        default = OutputConfig().described()
+        return {} if self.described() == default else self.described()
+
+    def described(self) -> dict[str, Any]:
+        """The settings that have an effect."""
+        detail = {} if self.size == "base" else {"detail": self.detail}
+        quality = {} if self.format == "png" else {"quality": self.file_quality}
+        return {"size": self.size, **detail, "format": self.format, **quality}
 
     @property
     def file_quality(self) -> int:
