@@ -37,7 +37,11 @@ def to_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> tupl
             notes.append(f"its colour profile is not used: {error}; its colours are taken for sRGB")
     elif image.mode == "CMYK":
         notes.append("CMYK without a colour profile: inks are taken for plain cyan, magenta, yellow and black")
-    return (eight_bits(image) if image.mode == "I;16" else image).convert("RGB"), False
+    return _rgb(eight_bits(image) if image.mode == "I;16" else image), False
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def deep_grey(image: Image.Image) -> Image.Image:
@@ -64,7 +68,7 @@ def _with_transform(image: Image.Image, profile: bytes) -> tuple[Image.Image, Im
     """The pixels in the profile's kind of values, and the way to sRGB; None: they are there."""
     space = profile[16:20].decode("latin-1")
     if space == "RGB " and image.mode in ("L", "I;16"):  # grey among pictures of a colour space: red = green = blue
-        image = (eight_bits(image) if image.mode == "I;16" else image).convert("RGB")
+        image = _rgb(eight_bits(image) if image.mode == "I;16" else image)
     if space != _SPACES[image.mode]:
         named = _SPACE_NAMES.get(space, repr(space.strip()))
         raise BadProfile(f"it is for {named}, and the pixels are {_SPACE_NAMES[_SPACES[image.mode]]}")

@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageChops, UnidentifiedImageError
 
 from osasis.errors import ImageRejected
 from osasis.imaging import tiff
@@ -166,11 +166,16 @@ def _jpeg(data: bytes, max_pixels: int, max_seconds: float) -> _Open:
         image = _identified(data + b"\xff\xd9", data, max_seconds)
         # Where pixels are missing, the decoder makes them up from what follows.
         other = _identified(data + FILLER, data, max_seconds)
-        if not markers.every_scan or image.tobytes() != other.tobytes():
+        if not markers.every_scan or not _equal(image, other):
             raise ImageRejected("truncated", f"JPEG: {_SHORT}")
         notes.append("JPEG: the end marker (EOI) is missing")
     image.load()
     return _Open(image, notes, None, _orientation(image))
+
+
+def _equal(a: Image.Image, b: Image.Image, rows: int = 512) -> bool:
+    boxes = [(0, top, a.width, min(top + rows, a.height)) for top in range(0, a.height, rows)]
+    return all(a.crop(box).tobytes() == b.crop(box).tobytes() for box in boxes)
 
 
 def _tiff(data: bytes, max_pixels: int, max_seconds: float) -> _Open:
@@ -207,13 +212,13 @@ def _identified(data: bytes, original: bytes, max_seconds: float) -> Image.Image
 
 def _finished(opened: _Open) -> Image.Image:
     """sRGB, laid on white, upright."""
+    profile = _profile(opened)
     colour, alpha = _split(opened)
-    rgb, converted = to_srgb(colour, _profile(opened, grey=colour.mode in ("L", "I;16")), opened.notes)
+    opened.image = colour  # large pictures stand in memory as seldom as can be
+    rgb, converted = to_srgb(colour, profile, opened.notes)
     opened.converted |= converted
     if alpha is not None:
-        white = Image.new("RGB", rgb.size, "white")
-        white.paste(rgb, mask=alpha)
-        rgb = white
+        rgb.paste((255, 255, 255), mask=ImageChops.invert(alpha))
     turn = None if opened.turned else UPRIGHT.get(opened.orientation)
     upright = rgb if turn is None else rgb.transpose(turn)
     upright.info = {"orientation": opened.orientation, "converted": opened.converted, "notes": opened.notes}
@@ -241,7 +246,7 @@ def _split(opened: _Open) -> tuple[Image.Image, Image.Image | None]:
             return grey, alpha
         return image.convert("L"), None
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
+        layer = image if image.mode == "RGBA" else image.convert("RGBA")
         return layer.convert("RGB"), layer.getchannel("A")
     return image.convert("RGB"), None
 
@@ -260,9 +265,10 @@ def _opacity(deep: Image.Image, transparent: int) -> Image.Image:
     return Image.fromarray(np.where(np.asarray(deep) == transparent, 0, 255).astype(np.uint8))
 
 
-def _profile(opened: _Open, *, grey: bool) -> bytes | None:
+def _profile(opened: _Open) -> bytes | None:
     """The colour profile of the pixels; None: sRGB."""
     png, image = opened.png, opened.image
+    grey = image.mode in ("1", "L", "LA", "La", "I") or image.mode.startswith("I;16")
     if png and png.cicp:
         return of_cicp(png.cicp, grey=grey)
     profile = png.profile if png else image.info.get("icc_profile")

@@ -2,6 +2,7 @@
 
 import io
 import struct
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -139,20 +140,23 @@ def highest(tags: Tags) -> int:
 
 
 def _plane(tags: Tags, data: bytes, number: int, samples: int) -> Image.Image:
-    """One sample of every pixel, as grey: the same file with a directory that names that plane's parts alone."""
+    """One sample of every pixel, as grey: a file of that plane's parts alone."""
     where, sizes = (_TILES, _TILE_BYTES) if _TILES in tags else (_STRIPS, _STRIP_BYTES)
     offsets, counts = _values(tags.get(where, ())), _values(tags.get(sizes, ()))
     share = len(offsets) // samples
     if not share or len(offsets) != len(counts) or share * samples != len(offsets):
         raise ImageRejected("damaged", "TIFF: its table of parts does not fit its planes")
     part = slice(number * share, (number + 1) * share)
+    parts = [data[offset : offset + count] for offset, count in zip(offsets[part], counts[part], strict=True)]
     copied = (_WIDTH, _HEIGHT, _COMPRESSION, _FILL_ORDER, _ROWS, _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT)
     entries = {tag: _values(tags[tag]) for tag in copied if tag in tags}
     entries |= {_BITS: (_bits(tags),), _SAMPLES: (1,), _PHOTOMETRIC: (_BLACK_IS_ZERO,)}
-    entries |= {where: offsets[part], sizes: counts[part]}
-    at = len(data) + len(data) % 2
-    order = "<" if data[:2] == b"II" else ">"
-    file = data[:4] + struct.pack(f"{order}I", at) + data[8:].ljust(at - 8, b"\0") + _directory(entries, at, order)
+    lengths = [len(body) for body in parts]
+    entries |= {where: tuple(accumulate(lengths[:-1], initial=8)), sizes: tuple(lengths)}
+    order, at = "<" if data[:2] == b"II" else ">", 8 + sum(lengths)
+    padding = at % 2
+    directory = _directory(entries, at + padding, order)
+    file = b"".join([data[:4], struct.pack(f"{order}I", at + padding), *parts, bytes(padding), directory])
     image = Image.open(io.BytesIO(file), formats=("TIFF",))
     image.load()
     return deep_grey(image) if image.mode.startswith("I;16") else image.convert("L")

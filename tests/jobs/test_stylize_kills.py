@@ -16,7 +16,7 @@ from tests.support.stylize_case import Case
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not import tests
 
-PICTURES = 60
+PICTURES = 24
 
 
 @pytest.fixture
