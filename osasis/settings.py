@@ -303,7 +303,9 @@ class OutputConfig(_Settings):
         "residual: also strokes that have no edge there, and the reference's contrast of fine detail; none: no detail.",
     )
     format: FileFormat = Field("png", description="File format of the pictures.")
-    quality: int | None = Field(None, ge=1, le=100, description=f"Of JPEG and WebP. [default: {QUALITY}]")
+    format_quality: int | None = Field(
+        None, ge=1, le=100, description=f"Of JPEG and WebP, 1 to 100; default: {QUALITY}."
+    )
 
     def identity(self) -> dict[str, Any]:
         """What of these settings changes files; nothing where all are as they always were."""
@@ -318,12 +320,12 @@ class OutputConfig(_Settings):
 
     @property
     def file_quality(self) -> int:
-        return QUALITY if self.quality is None else self.quality
+        return QUALITY if self.format_quality is None else self.format_quality
 
     @model_validator(mode="after")
     def _settings_have_an_effect(self) -> Self:
-        if self.quality is not None and self.format == "png":
-            raise ValueError("quality is of JPEG and WebP: PNG keeps everything")
+        if self.format_quality is not None and self.format == "png":
+            raise ValueError("format_quality is of JPEG and WebP: PNG keeps everything")
         if self.size == "base" and "detail" in self.model_fields_set and self.detail != "residual":
             raise ValueError("detail is of enlarged pictures: give a size, original or a number of pixels")
         return self

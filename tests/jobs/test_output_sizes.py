@@ -96,16 +96,16 @@ def test_only_settings_that_have_an_effect_are_other_parameters() -> None:
         former,
         *(_hash(size=size, detail=detail) for size in ("original", 256) for detail in ("guided", "residual", "none")),
         _hash(format="jpeg"),
-        _hash(format="jpeg", quality=50),
+        _hash(format="jpeg", format_quality=50),
         _hash(format="webp"),
     ]
     assert len(set(hashes)) == len(hashes)
-    assert _hash(format="jpeg", quality=92) == _hash(format="jpeg")
+    assert _hash(format="jpeg", format_quality=92) == _hash(format="jpeg")
 
 
 def test_settings_without_an_effect_are_refused() -> None:
     with pytest.raises(ValidationError, match="PNG keeps everything"):
-        OutputConfig(quality=80)
+        OutputConfig(format_quality=80)
     with pytest.raises(ValidationError, match="give a size"):
         OutputConfig(detail="guided")
     for size in (0, -1, "huge"):
