@@ -161,6 +161,12 @@ def train_config(preset: Preset, *overrides: dict[str, Any]) -> TrainConfig:
     return TrainConfig.model_validate(values)
 
 
+Quality = Literal["exact", "standard", "draft"]
+
+FORWARDS: Final[dict[Quality, tuple[int, int]]] = {"standard": (8, 6), "draft": (5, 4)}
+"""Forwards of the network (to encode, to decode) where it is not exact."""
+
+
 class StylizeConfig(_Settings):
     """How photographs are stylized."""
 
@@ -194,6 +200,12 @@ class StylizeConfig(_Settings):
         "float32",
         exclude_if=lambda precision: precision == "float32",  # outputs of before it could be chosen stay valid
         description="bf16: autocast of the UNets; weights and latents stay float32.",
+    )
+    quality: Quality = Field(
+        "exact",
+        exclude_if=lambda quality: quality == "exact",
+        description="exact: the network at every step of DDIM; standard and draft: at some, and extrapolated in "
+        "between, so that pictures differ a little (docs/method.md).",
     )
     seed: int = Field(0, description="Seed of everything random; DDIM itself is deterministic.")
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count, islice
 from typing import Any
 
 import pyarrow as pa
@@ -79,14 +79,17 @@ class Execution:
             RunStopped: something is wrong that is no input's fault.
             RayError: the cluster fails.
         """
+        planned = iter(work)
+        first = list(islice(planned, self.workers))
+        workers = min(self.workers, len(first))
         under_way = _UnderWay()
-        room = threading.Semaphore(CHUNKS_AHEAD * self.workers)
+        room = threading.Semaphore(CHUNKS_AHEAD * workers)
         with ExitStack() as stack:
-            pump = stack.enter_context(_pumping(work, room, under_way, self._coordinator))
+            pump = stack.enter_context(_pumping(chain(first, planned), room, under_way, self._coordinator))
             vain = 0
             while True:
                 try:
-                    for row in _in_thread(self._pass()):
+                    for row in _in_thread(self._pass(workers)):
                         pump.check()
                         outcomes = under_way.take(row) if row else []
                         yield (row["worker"] if row else ""), outcomes
@@ -94,13 +97,14 @@ class Execution:
                             ray.get(self._coordinator.finished.remote(row["chunk"]))
                             room.release()
                             vain = 0
-                except (ray.exceptions.RayError, RunStopped) as error:
+                    pump.check()
+                    if pump.is_over and not under_way:
+                        return
+                    raise RuntimeError("Ray Data lost chunks")
+                except (ray.exceptions.RayError, RuntimeError, RunStopped) as error:
                     pump.check()
                     vain += 1
                     self._judge(error, vain)
-                pump.check()
-                if pump.is_over and not under_way:
-                    return
                 ray.get(self._coordinator.rewind.remote())
 
     def _judge(self, error: Exception, vain: int) -> None:
@@ -115,7 +119,7 @@ class Execution:
             case _:
                 log.warning("starting again: %s", str(error).strip().splitlines()[-1])
 
-    def _pass(self) -> Callable[[], Iterator[Row]]:
+    def _pass(self, workers: int) -> Callable[[], Iterator[Row]]:
         """One execution; its rows of FINISHED."""
         avoided = sorted(ray.get(self._coordinator.avoided.remote()))
         healthy = {"ray.io/node-id": f"!in({','.join(avoided)})"} if avoided else None
@@ -137,7 +141,7 @@ class Execution:
                     fn_constructor_args=self._task,
                     batch_size=1,
                     batch_format="pyarrow",
-                    compute=ActorPoolStrategy(size=self.workers, max_tasks_in_flight_per_actor=2),
+                    compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
                     num_cpus=self._resources.cpus,
                     num_gpus=self._resources.gpus or None,
                     label_selector=healthy,
@@ -269,7 +273,7 @@ def _pumping(
         yield pump
     finally:
         pump.stopped.set()
-        pump.join()
+        pump.join(timeout=5)
 
 
 def _in_thread(rows: Callable[[], Iterator[Row]]) -> Iterator[Row | None]:

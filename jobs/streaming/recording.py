@@ -70,9 +70,12 @@ class Record:
         """Commit everything, of a run that came to its end."""
         self._take(self._streaks.rest())
         self.flush()
+        self._manifest.compact()
+
+    def settle(self) -> None:
+        """Remove rows that gave way to newer ones, those of a run that was killed before it could included."""
         if self._retrying:
             self._manifest.settle(self._hashes)
-        self._manifest.compact()
 
     def _take(self, outcomes: Sequence[Row]) -> None:
         for outcome in outcomes:

@@ -60,4 +60,5 @@ def run(stages: Stages, flags: StreamFlags, tally: Tally, execute: Executes | No
                 record.flush()  # whatever ends the run, what is finished stays finished
                 raise
             record.finish()
+    record.settle()
     tally.check(len(stages.plan.variants))

@@ -21,7 +21,7 @@ from cluster.commandline.cli import ConfigError
 from cluster.storage import Storage
 from cluster.storage.tables import UnsafeTable, open_parquet
 from jobs.pretraining.sources import open_source as open_training_source
-from jobs.streaming.inputs import open_source as open_stylize_source
+from jobs.streaming.listing import open_source as open_stylize_source
 from osasis.errors import ImageRejected
 from osasis.image import decode_image
 from osasis.imaging.profiles import ADOBE_RGB, BT2020, DISPLAY_P3, bt709_curve, gamma_curve, matrix_profile, srgb_curve

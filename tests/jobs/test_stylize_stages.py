@@ -1,5 +1,6 @@
 """The parts of the stylize job without a cluster: keys, inputs, manifest, the undecorated actor."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,51 @@ def test_each_style_is_loaded_once_a_chunk(tiny: Path, tmp_path: Path) -> None:
     assert set(verdicts(outcomes).values()) == {("done", None)}
     assert stylizer.styles.loads == 6, "for three batches"
     assert len(stylizer.styles) == STYLES_HELD
+
+
+class SlowStorage(Stylizer):
+    """Stores pictures of the first batch when the third is computed."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.batches, self.third = 0, threading.Event()
+
+    def results(self, variant: Variant, batch: Batch) -> Any:
+        self.batches += 1
+        if self.batches == 3:
+            self.third.set()
+        return super().results(variant, batch)
+
+    def keep(self, variant: Variant, row: Row, result: Any) -> Row:
+        assert self.third.wait(timeout=60), "the worker waited for its storage"
+        return super().keep(variant, row, result)
+
+
+def test_a_worker_computes_while_its_pictures_are_stored(tiny: Path, tmp_path: Path) -> None:
+    write_files(tmp_path / "in", {f"{i}.png": encoded(picture(seed=i), "PNG") for i in range(9)})
+    slow = SlowStorage(stylizer_task(tiny, tmp_path / "out", styles=1), LocalLedger())
+    assert set(verdicts(stylized(slow, decoded(tmp_path / "in", ["style-0@1"]))).values()) == {("done", None)}
+
+
+class Deadly(Decode):
+    """Kills its process for one input."""
+
+    def picture(self, item: Row) -> Row:
+        if item["key"] == "1.png":
+            raise KeyboardInterrupt("dies")
+        return super().picture(item)
+
+
+def test_an_input_that_kills_the_decoder_is_found(tmp_path: Path) -> None:
+    write_files(tmp_path, {f"{i}.png": encoded(picture(seed=i), "PNG") for i in range(3)})
+    decode, ledger = Deadly(open_source(str(tmp_path), "uri"), SIZE, "crop", 10**7), LocalLedger()
+    work = chunk_of(tmp_path, ["style-0@1"])
+    for _ in range(3):  # twice in company, once alone
+        with pytest.raises(KeyboardInterrupt):
+            decode(work, ledger)
+    (chunk,) = decode(work, ledger).to_pylist()
+    assert [row["error_type"] for row in chunk["inputs"]] == [None, "worker-died", None]
+    assert ledger.begin("decode/0") == 0
 
 
 def test_a_picture_does_not_depend_on_its_batch(tiny: Path, tmp_path: Path) -> None:
