@@ -119,27 +119,32 @@ class Manifest:
         return [(key, text) for key, text in variants if (key[0], key[1], text) in taken]
 
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Commit rows of pairs that had none."""
+        """Commit rows of pairs that had none, or one that failed (see :meth:`settle`)."""
         if rows:
             with explained(self._storage, self._name, "write"):
                 self._write(rows, mode="append")
 
-    def replace(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Commit rows of pairs that may have one already, which then gives way; one commit a style."""
-        if self.table() is None:
-            return self.append(rows)
-        groups: dict[tuple[str, int, str], list[dict[str, Any]]] = defaultdict(list)
-        for row in rows:
-            groups[row["style_id"], row["version"], row["params_hash"]].append(row)
-        for (style_id, version, params_hash), group in groups.items():
-            uris = ", ".join(_quoted(row["input_uri"]) for row in group)
+    def settle(self, hashes: Collection[str]) -> None:
+        """Remove failed rows whose pair was taken up again and has a newer row; one commit.
+
+        A pair is taken up again only where it failed, so that of two rows the one that did not fail is the newer; of
+        two failed ones, that of the later run.
+        """
+        ours = f"status = 'failed' AND params_hash IN ({', '.join(map(_quoted, sorted(hashes)))})"
+        failed = [row for batch in self.batches(predicate=ours) for row in batch.to_pylist()]
+        newest = {_pair(row): row for row in sorted(failed, key=lambda row: str(row["run_id"]))}
+        if not newest:
+            return
+        uris = {uri for uri, *_ in newest}
+        within = f"input_uri >= {_quoted(min(uris))} AND input_uri <= {_quoted(max(uris))} AND status <> 'failed'"
+        wanted = pa.array(sorted(uris))
+        for batch in self.batches(["input_uri", "style_id", "version", "params_hash", "status"], within):
+            for row in batch.filter(pc.is_in(batch["input_uri"], wanted)).to_pylist():
+                newest.pop(_pair(row), None)
+        if len(newest) < len(failed):
             # Not a merge or delete: those leave string_view columns in the files, which pyarrow cannot filter.
             with explained(self._storage, self._name, "write"):
-                self._overwrite(
-                    f"style_id = {_quoted(style_id)} AND version = {version} "
-                    f"AND params_hash = {_quoted(params_hash)} AND input_uri IN ({uris})",
-                    group,
-                )
+                self._overwrite(ours, list(newest.values()))
 
     @retry(
         retry=retry_if_exception_type(CommitFailedError),  # another run committed in between
@@ -163,6 +168,10 @@ class Manifest:
         with explained(self._storage, self._name, "compact"), suppress(CommitFailedError):  # another run will compact
             table.optimize.compact()
             table.vacuum(retention_hours=int(timedelta(days=7).total_seconds() // 3600), dry_run=False)
+
+
+def _pair(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in ("input_uri", "style_id", "version", "params_hash"))
 
 
 def _quoted(text: str) -> str:

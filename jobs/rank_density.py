@@ -2,10 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,20 +14,18 @@ from catalog.manifest import Manifest
 from catalog.output_names import NO_STYLE
 from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, Uri, parse_flags, run_job
 from cluster.commandline.problems import Problems
-from cluster.runtime.connection import connect
 from cluster.runtime.run_record import run_record
 from cluster.storage import Storage
-from cluster.storage.cache import default_cache_dir
 from jobs.shared.bases import DEFAULT_BASE, describe_base
+from jobs.streaming.command import occupied
+from jobs.streaming.decoding import Decode
+from jobs.streaming.failures import RunStopped
 from jobs.streaming.flags import StreamFlags
-from jobs.streaming.inputs import Source, open_source
-from jobs.streaming.outstanding import Tally
-from jobs.streaming.pipeline import Pipeline
-from jobs.streaming.plan import occupied
-from jobs.streaming.prepare import Prepare
-from jobs.streaming.ranker import DENSITY_SCHEMA, Ranker, RankerTask
-from jobs.streaming.recorder import Recorder
-from jobs.streaming.stream import WINDOW_PAIRS, pool, stream
+from jobs.streaming.listing import Source, open_source
+from jobs.streaming.planning import Plan, Tally
+from jobs.streaming.ranking import DENSITY_SCHEMA, Ranker, RankerTask
+from jobs.streaming.recording import Record
+from jobs.streaming.run import Stages, run
 from jobs.streaming.variants import Variant
 from osasis.base import BaseSpec, fingerprint
 from osasis.errors import OsasisError
@@ -66,7 +62,7 @@ class RankFlags(ListsFlags, StreamFlags, DensityConfig):  # type: ignore[misc]  
 
 
 @dataclass(frozen=True)
-class RankPlan:
+class RankJob:
     """Everything resolved: what is read, by which base, and where the figures go."""
 
     flags: RankFlags
@@ -81,7 +77,7 @@ class RankPlan:
         return Manifest(self.output, TABLE, DENSITY_SCHEMA)
 
 
-def make_plan(flags: RankFlags) -> RankPlan:
+def resolve(flags: RankFlags) -> RankJob:
     """Resolve ``flags``, reading but writing nothing.
 
     Raises:
@@ -96,24 +92,33 @@ def make_plan(flags: RankFlags) -> RankPlan:
         problems.append(Problem("--base", f"base {base[1].name} has no perceptual distance, which ranking needs"))
     if problems or not (source and output and base):
         raise ConfigError(problems)
-    identity = [flags.config().model_dump(), flags.fit, fingerprint(base[1])]
+    identity: list[Any] = [flags.config().model_dump(), flags.fit, fingerprint(base[1])]
+    identity += [flags.decoder] if flags.decoder > 1 else []
     hashed = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    plan = RankPlan(flags, source, output, *base, Variant(NO_STYLE, 0, params_hash=hashed))
-    problems.extend(occupied(plan.table, [plan.variant]))
+    job = RankJob(flags, source, output, *base, Variant(NO_STYLE, 0, params_hash=hashed))
+    problems.extend(occupied(job.table, [job.variant]))
     if problems:
         raise ConfigError(problems)
-    return plan
+    return job
 
 
-def rank(
-    plan: RankPlan, run_id: str, tally: Tally, *, worker: type[Ranker] = Ranker, window_pairs: int = WINDOW_PAIRS
-) -> None:
-    """Measure what is missing, and write both lists anew."""
-    flags, table = plan.flags, plan.table
-    recorder = Recorder(table, [plan.variant], run_id=run_id, seed=flags.seed, replacing=flags.retry_failed)
-    stream(plan.source, [plan.variant], table, recorder, tally, flags, lambda: _pipeline(plan, worker), window_pairs)
-    for name, uris in zip((LOW, HIGH), extremes(table, flags.count), strict=True):
-        plan.output.write_bytes(name, "".join(f"{uri}\n" for uri in uris).encode(errors="surrogateescape"))
+def stages(job: RankJob, run_id: str) -> Stages:
+    """What happens to a picture, in order."""
+    flags = job.flags
+    return Stages(
+        list=job.source,
+        plan=Plan(job.table, (job.variant,), flags.retry_failed),
+        decode=Decode(job.source, job.base.image_size, flags.fit, flags.max_pixels),
+        task=RankerTask(variants=(job.variant,), encode=flags.encode(job.base_location), config=flags.config()),
+        worker=Ranker,
+        record=Record(job.table, [job.variant], run_id=run_id, seed=flags.seed, retrying=flags.retry_failed),
+    )
+
+
+def write_lists(job: RankJob) -> None:
+    """Both lists, anew."""
+    for name, uris in zip((LOW, HIGH), extremes(job.table, job.flags.count), strict=True):
+        job.output.write_bytes(name, "".join(f"{uri}\n" for uri in uris).encode(errors="surrogateescape"))
 
 
 def extremes(table: Manifest, count: int) -> tuple[list[str], list[str]]:
@@ -129,38 +134,21 @@ def extremes(table: Manifest, count: int) -> tuple[list[str], list[str]]:
     return first("descending"), first("ascending")
 
 
-@contextmanager
-def _pipeline(plan: RankPlan, worker: type[Ranker]) -> Iterator[Pipeline]:
-    """Connect to Ray and size the pool by what is there."""
-    flags = plan.flags
-    with connect():
-        task = RankerTask(
-            base_location=plan.base_location,
-            variants=(plan.variant,),
-            cache_dir=default_cache_dir(),
-            batch_size=flags.batch_size,
-            threads=flags.threads,
-            device=flags.device,
-            config=flags.config(),
-        )
-        prepare = Prepare(plan.source, plan.base.image_size, flags.fit, flags.max_pixels)
-        yield Pipeline(prepare, task, pool(flags), worker)
-
-
 def main() -> ExitCode:
     """Read flags, check, print the plan, run, write the record."""
     flags = parse_flags(RankFlags)
-    plan = make_plan(flags)
-    console.print(f"input   {flags.input}\nbase    {plan.base.name}, {plan.base_location}", markup=False)
+    job = resolve(flags)
+    console.print(f"input   {flags.input}\nbase    {job.base.name}, {job.base_location}", markup=False)
     console.print(f"method  {', '.join(f'{name}={value}' for name, value in flags.config())}", markup=False)
-    console.print(f"output  {plan.output.child_uri(TABLE)}, {LOW}, {HIGH}", markup=False)
+    console.print(f"output  {job.output.child_uri(TABLE)}, {LOW}, {HIGH}", markup=False)
     if flags.dry_run:
         return ExitCode.DONE
-    with run_record(plan.output, job="rank_density", config=flags) as record:
+    with run_record(job.output, job="rank_density", config=flags) as record:
         tally = Tally()
         try:
             with record.timed("rank"):
-                rank(plan, record.run_id, tally)
+                run(stages(job, record.run_id), flags, tally)
+            write_lists(job)
         finally:
             record.counts.update(tally.counts())
     done, rejected, failed = (record.counts[status] for status in ("done", "rejected", "failed"))
@@ -170,7 +158,7 @@ def main() -> ExitCode:
 
 def command() -> None:
     """The job as a console script."""
-    run_job(main)
+    run_job(main, expected=(RunStopped,))
 
 
 if __name__ == "__main__":

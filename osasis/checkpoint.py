@@ -99,14 +99,15 @@ def load_style(path: Path, base: Base) -> Style:
             f"style {header.style_id} was trained on base {header.base_name} ({header.base_fingerprint}), "
             f"not on {base.spec.name} ({base.fingerprint}): give that base, or train the style again"
         )
-    unet = UNet(base.spec.unet)
-    spn = TimeSPN() if header.config.spn == "time" else PlainSPN()
+    with torch.device("meta"):  # weights follow: to draw random ones first takes longer than to load
+        unet = UNet(base.spec.unet)
+        spn = TimeSPN() if header.config.spn == "time" else PlainSPN()
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
         z_style = tensors.pop("z_style")
-        unet.load_state_dict({k.removeprefix("unet."): v for k, v in tensors.items() if k.startswith("unet.")})
-        spn.load_state_dict({k.removeprefix("spn."): v for k, v in tensors.items() if k.startswith("spn.")})
+        unet.load_state_dict(_part(tensors, "unet."), assign=True)
+        spn.load_state_dict(_part(tensors, "spn."), assign=True)
     except (SafetensorError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{path}: {error}") from None
     unet = unet.eval().requires_grad_(False).to(base.device).to(memory_format=torch.channels_last)
@@ -118,3 +119,7 @@ def style_on(style: Style, device: torch.device) -> Style:
     """A copy of the style on another device."""
     unet, spn = copy.deepcopy(style.unet).to(device), copy.deepcopy(style.spn).to(device)
     return replace(style, unet=unet, spn=spn, z_style=style.z_style.to(device))
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

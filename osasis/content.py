@@ -6,7 +6,16 @@ import torch
 from torch import Tensor
 
 from osasis.base import Base
-from osasis.diffusion import Schedule, constant_betas, ddim_decode, ddim_encode, ddim_timesteps, last
+from osasis.diffusion import (
+    Schedule,
+    asked_steps,
+    constant_betas,
+    ddim_decode,
+    ddim_encode,
+    ddim_timesteps,
+    last,
+    sparse_ddim,
+)
 from osasis.image import from_levels, to_levels
 from osasis.networks.latent_prior import LatentPrior
 from osasis.seeding import generator
@@ -61,17 +70,26 @@ def draw_photos(base: Base, noise: Tensor, z_noise: Tensor, *, steps: int = 20, 
 
 
 @torch.no_grad()
-def encode_content(base: Base, photos: Tensor, *, steps: int, t0_ratio: float, clamp: bool = True) -> Content:
+def encode_content(
+    base: Base, photos: Tensor, *, steps: int, t0_ratio: float, clamp: bool = True, forwards: int | None = None
+) -> Content:
     """z_in = Enc(I) and the structural code x_t0 by forward DDIM under eps_A (Eq. 7).
 
-    ``photos`` [B, 3, S, S] in [-1, 1]; ``steps`` over all of T, of which those up to ``t0_ratio`` are done.
+    ``photos`` [B, 3, S, S] in [-1, 1]; ``steps`` over all of T, of which those up to ``t0_ratio`` are done. With
+    ``forwards``, x_t0 is found by so many forwards of the network.
     """
     z_in = base.diffae.encoder(photos)
     schedule = base.ddim(steps)
-    trajectory = ddim_encode(
-        photos, lambda x, t: base.eps(x, t, z_in), schedule, schedule.steps_to(t0_ratio), clamp=clamp
-    )
-    return Content(photos, z_in, last(trajectory, photos))
+    stop = schedule.steps_to(t0_ratio)
+
+    def eps(x: Tensor, t: Tensor) -> Tensor:
+        return base.eps(x, t, z_in)
+
+    if forwards is not None and forwards < stop:
+        steps_up = range(stop + 1)
+        x_t0 = sparse_ddim(photos, eps, schedule, steps_up, asked_steps(steps_up[:-1], forwards), clamp=clamp)
+        return Content(photos, z_in, x_t0)
+    return Content(photos, z_in, last(ddim_encode(photos, eps, schedule, stop, clamp=clamp), photos))
 
 
 def encode_in_batches(

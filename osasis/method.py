@@ -15,8 +15,11 @@ from osasis.strength import NO_STYLE, without_style
 from osasis.stylize import Encoding, encode, encoding_for, stylize
 from osasis.text_edit import edit
 
-Codes = MutableMapping[tuple[Encoding, str | None], Content]
-"""Codes of one batch, by how it was encoded and the prompt that z_in was moved by: what styles and prompts share."""
+CodesKey = tuple[Encoding, str | None]
+"""How pictures were encoded, and the prompt that z_in was moved by."""
+
+Codes = MutableMapping[CodesKey, Content]
+"""Codes of one batch: what styles and prompts share."""
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is done: "encode", "text" or "stylize", steps done, steps in all)."""

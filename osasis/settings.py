@@ -10,7 +10,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from osasis.diffusion import ddim_timesteps
 from osasis.full_size import Size
-from osasis.image import QUALITY, FileFormat, FitMode
+from osasis.image import FitMode
+from osasis.imaging.encode import QUALITY, FileFormat
 from osasis.networks.clip import ClipConfig, words
 from osasis.networks.layers import absent
 from osasis.precision import current_precision
@@ -202,6 +203,12 @@ def train_config(preset: Preset, *overrides: dict[str, Any]) -> TrainConfig:
     return TrainConfig.model_validate(values)
 
 
+Quality = Literal["exact", "standard", "draft"]
+
+FORWARDS: Final[dict[Quality, tuple[int, int]]] = {"standard": (8, 6), "draft": (5, 4)}
+"""Forwards of the network (to encode, to decode) where it is not exact."""
+
+
 class StylizeConfig(_Settings):
     """How photographs are stylized."""
 
@@ -235,6 +242,12 @@ class StylizeConfig(_Settings):
         "float32",
         exclude_if=lambda precision: precision == "float32",  # outputs of before it could be chosen stay valid
         description="bf16: autocast of the UNets; weights and latents stay float32.",
+    )
+    quality: Quality = Field(
+        "exact",
+        exclude_if=lambda quality: quality == "exact",
+        description="exact: the network at every step of DDIM; standard and draft: at some, and extrapolated in "
+        "between, so that pictures differ a little (docs/method.md).",
     )
     seed: int = Field(0, description="Seed of everything random; DDIM itself is deterministic.")
 
@@ -344,25 +357,29 @@ class OutputConfig(_Settings):
         "residual: also strokes that have no edge there, and the reference's contrast of fine detail; none: no detail.",
     )
     format: FileFormat = Field("png", description="File format of the pictures.")
-    quality: int | None = Field(None, ge=1, le=100, description=f"Of JPEG and WebP. [default: {QUALITY}]")
+    format_quality: int | None = Field(
+        None, ge=1, le=100, description=f"Of JPEG and WebP, 1 to 100; default: {QUALITY}."
+    )
 
     def identity(self) -> dict[str, Any]:
         """What of these settings changes files; nothing where all are as they always were."""
-        changed: dict[str, Any] = {}
-        if self.size != "base":
-            changed |= {"size": self.size, "detail": self.detail}
-        if self.format != "png":
-            changed |= {"format": self.format, "quality": self.file_quality}
-        return changed
+        default = OutputConfig().described()
+        return {} if self.described() == default else self.described()
+
+    def described(self) -> dict[str, Any]:
+        """The settings that have an effect."""
+        detail = {} if self.size == "base" else {"detail": self.detail}
+        quality = {} if self.format == "png" else {"quality": self.file_quality}
+        return {"size": self.size, **detail, "format": self.format, **quality}
 
     @property
     def file_quality(self) -> int:
-        return QUALITY if self.quality is None else self.quality
+        return QUALITY if self.format_quality is None else self.format_quality
 
     @model_validator(mode="after")
     def _settings_have_an_effect(self) -> Self:
-        if self.quality is not None and self.format == "png":
-            raise ValueError("quality is of JPEG and WebP: PNG keeps everything")
+        if self.format_quality is not None and self.format == "png":
+            raise ValueError("format_quality is of JPEG and WebP: PNG keeps everything")
         if self.size == "base" and "detail" in self.model_fields_set and self.detail != "residual":
             raise ValueError("detail is of enlarged pictures: give a size, original or a number of pixels")
         return self

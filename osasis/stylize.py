@@ -3,6 +3,7 @@
 Shapes: B photographs, S image size, D width of z_sem.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -11,10 +12,10 @@ from torch import Tensor
 from osasis.base import Base
 from osasis.checkpoint import Style
 from osasis.content import Content, encode_content
-from osasis.diffusion import Schedule, ddim_move, predict_x0
+from osasis.diffusion import Schedule, asked_steps, ddim_move, predict_x0, sparse_ddim
 from osasis.finetune import decode_indices
 from osasis.precision import computing
-from osasis.settings import StylizeConfig
+from osasis.settings import FORWARDS, StylizeConfig
 
 
 class Encoding(NamedTuple):
@@ -23,11 +24,14 @@ class Encoding(NamedTuple):
     steps: int
     t0_ratio: float
     clamp: bool
+    forwards: int | None = None
+    """Of a faster solver; None: one for each step of DDIM."""
 
 
 def encoding_for(style: Style, config: StylizeConfig) -> Encoding:
     """How photographs must be encoded for this style."""
-    return Encoding(config.encode_steps, t0_of(style, config), style.config.clamp)
+    forwards = None if config.quality == "exact" else FORWARDS[config.quality][0]
+    return Encoding(config.encode_steps, t0_of(style, config), style.config.clamp, forwards)
 
 
 def t0_of(style: Style, config: StylizeConfig) -> float:
@@ -36,7 +40,7 @@ def t0_of(style: Style, config: StylizeConfig) -> float:
 
 def encode(base: Base, images: Tensor, encoding: Encoding) -> Content:
     """Semantic and structural codes of ``images`` [B, 3, S, S] in [-1, 1] (Eq. 7); they know nothing of the style."""
-    return encode_content(base, images, steps=encoding.steps, t0_ratio=encoding.t0_ratio, clamp=encoding.clamp)
+    return encode_content(base, images, **encoding._asdict())
 
 
 @torch.no_grad()
@@ -58,17 +62,36 @@ def stylize(style: Style, encoded: Content, config: StylizeConfig) -> Tensor:
     if style.config.spn_steps == "spread":
         spn_weight *= style.config.decode_steps / config.decode_steps
     schedule = Schedule.ddim(config.decode_steps, style.unet.config.beta_end)
-    x, device = encoded.x_t0, encoded.x_t0.device
+    steps = [*decode_indices(schedule, t0_of(style, config), matched=style.config.matched_t0), -1]
+    device, clamp = encoded.x_t0.device, style.config.clamp
     photos = encoded.photos.contiguous(memory_format=torch.channels_last)
-    for i in decode_indices(schedule, t0_of(style, config), matched=style.config.matched_t0):
-        if spn_weight:
-            step = torch.full((len(x),), i, dtype=torch.long, device=device)
-            x = x + spn_weight * style.spn(photos, step)
+
+    def eps(x: Tensor, t: Tensor) -> Tensor:
         with computing(config.precision, device):
-            eps = style.unet(x, schedule.t(i, len(x), device), z, z_style=z_style, style_levels=levels)
-        eps = eps.to(x.dtype)
-        x0 = predict_x0(x, eps, schedule.alpha_bar_at(i), style.config.clamp)
-        x = ddim_move(x, x0, schedule.alpha_bar_at(i), schedule.alpha_bar_at(i - 1))
+            return style.unet(x, t, z, z_style=z_style, style_levels=levels)
+
+    def spn(i: int) -> Tensor:
+        step = torch.full((len(encoded),), i, dtype=torch.long, device=device)
+        return spn_weight * style.spn(photos, step)
+
+    if config.quality != "exact" and (forwards := FORWARDS[config.quality][1]) < len(steps) - 1:
+        asked = asked_steps(steps[:-1], forwards)
+        held = [torch.zeros_like(encoded.x_t0)]
+
+        def push(i: int) -> Tensor:
+            """The SPN's addition, which changes slowly: asked where the UNet is."""
+            if i in asked:
+                held[0] = spn(i)
+            return held[0]
+
+        x = sparse_ddim(encoded.x_t0, eps, schedule, steps, asked, clamp=clamp, push=push if spn_weight else None)
+        return x.clamp(-1, 1)
+    x = encoded.x_t0
+    for i, to in pairwise(steps):
+        if spn_weight:
+            x = x + spn(i)
+        x0 = predict_x0(x, eps(x, schedule.t(i, len(x), device)).to(x.dtype), schedule.alpha_bar_at(i), clamp)
+        x = ddim_move(x, x0, schedule.alpha_bar_at(i), schedule.alpha_bar_at(to))
     return x.clamp(-1, 1)
 
 

@@ -17,7 +17,7 @@ from jobs.finetuning.styles_file import StyleEntry, StylesFile
 from jobs.shared.bases import describe_base
 from osasis.base import BaseSpec, fingerprint
 from osasis.errors import OsasisError
-from osasis.image import decode_image
+from osasis.image import DECODER, decode_image
 from osasis.settings import ContentConfig, Preset, TrainConfig
 from osasis.style_training import missing_parts
 
@@ -113,7 +113,7 @@ def _style_plan(
     catalog: StyleCatalog,
 ) -> StylePlan:
     image_sha256 = hashlib.sha256(image).hexdigest()
-    identity = [fingerprint(base), image_sha256, preset, config.model_dump(mode="json"), *content.values()]
+    identity = [fingerprint(base), picture_key(image), preset, config.model_dump(mode="json"), *content.values()]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
     folder = StyleFolder.of(storage, style.id, key)
     state: State = "train"
@@ -139,7 +139,7 @@ def _style_plan(
 
 
 def read_photos(content: ContentConfig) -> dict[str, str]:
-    """URI → sha256 of the first ``count`` pictures below ``content.photos``, by name; each can be decoded.
+    """URI → :func:`picture_key` of the first ``count`` pictures below ``content.photos``, by name; each can be decoded.
 
     Raises:
         ValueError: there are none, or one is not a picture.
@@ -152,11 +152,21 @@ def read_photos(content: ContentConfig) -> dict[str, str]:
     for name in names:
         data = folder.read_bytes(name)
         try:
-            decode_image(data)
+            found[folder.child_uri(name)] = picture_key(data)
         except OsasisError as error:
             raise ValueError(f"{folder.child_uri(name)}: {error}") from None
-        found[folder.child_uri(name)] = hashlib.sha256(data).hexdigest()
     return found
+
+
+def picture_key(data: bytes) -> str:
+    """Identity of a picture's pixels: its file's sha256, and where former versions decoded it otherwise, the decoder's
+    version.
+
+    Raises:
+        ImageRejected: it cannot be decoded.
+    """
+    digest = hashlib.sha256(data).hexdigest()
+    return f"{digest}-{DECODER}" if decode_image(data).info["converted"] else digest
 
 
 def _read_image(uri: str) -> bytes:

@@ -21,7 +21,7 @@ from cluster.storage.cache import default_cache_dir, fetch
 from jobs.pretraining.sources import Source, read_chunk
 from jobs.pretraining.tables import Row
 from osasis.errors import ImageRejected, OsasisError
-from osasis.image import decode_image, fit
+from osasis.image import DECODER, decode_image, fit
 from osasis.pretrain.crops import JoinedImages
 
 _INDEX, _ROWS = "index.json", "rows.json"
@@ -35,7 +35,7 @@ def shard_images(size: int) -> int:
 
 def data_name(source: Source, size: int, least_side: int) -> str:
     """Folder of the decoded set, below the working folder."""
-    key = hashlib.sha256(f"{source.storage} {source.digest} {size} {least_side}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{source.storage} {source.digest} {size} {least_side} {DECODER}".encode()).hexdigest()[:16]
     return f"data/{key}"
 
 

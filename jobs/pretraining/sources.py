@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from cluster.commandline.cli import ConfigError, Problem
 from cluster.storage import NotFound, Storage, StorageError
+from cluster.storage.tables import open_parquet
 from jobs.pretraining.tables import Row, list_images, read_table
 
 Chunk = str
@@ -89,8 +90,8 @@ def _parquet(storage: Storage, names: list[str], split: str | None, column: str)
                 for group in range(file.metadata.num_row_groups):
                     chunks.append(json.dumps({"file": name, "row_group": group, "column": column, "split": split}))
             digest.update(f"\0{name}\0{storage.stat(name)}".encode())
-        except (pa.ArrowException, OSError, StorageError) as error:
-            problems.append(Problem("--images", f"{storage.child_uri(name)}: {error}"))
+        except StorageError as error:
+            problems.append(Problem("--images", str(error)))
     if problems:
         raise ConfigError(problems[:20])
     return Source(storage, count, digest.hexdigest(), tuple(chunks), labelled)
@@ -108,5 +109,4 @@ def _column_problems(uri: str, schema: pa.Schema, column: str) -> list[Problem]:
 
 
 def _open(storage: Storage, name: str) -> pq.ParquetFile:
-    whole = storage.child(name) if name else storage
-    return pq.ParquetFile(whole.path, filesystem=whole.filesystem, pre_buffer=True)
+    return open_parquet(storage.child(name) if name else storage)

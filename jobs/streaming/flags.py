@@ -4,7 +4,10 @@ from pydantic import Field
 
 from cluster.commandline.cli import JobFlags, Uri, WorkersFlags
 from cluster.storage import Storage
-from osasis.image import MAX_PIXELS, PIXELS_CEILING, FitMode
+from cluster.storage.cache import default_cache_dir
+from jobs.streaming.encoding import Encode
+from osasis.image import DECODER, MAX_PIXELS, PIXELS_CEILING, FitMode
+from osasis.precision import Precision
 
 
 class InputFlags(JobFlags):
@@ -28,6 +31,15 @@ class OutputFlags(JobFlags):
 
     output: Uri = Field(description="Where the results go.")
     retry_failed: bool = Field(False, description="Try again what failed before (rejected inputs stay rejected).")
+    former_decoding: bool = Field(
+        False,
+        description="Continue an output begun by a version that ignored colour profiles; right where inputs are sRGB.",
+    )
+
+    @property
+    def decoder(self) -> int:
+        """Version of decoding that results are identified by."""
+        return 1 if self.former_decoding else DECODER
 
 
 class PoolFlags(WorkersFlags):
@@ -37,6 +49,17 @@ class PoolFlags(WorkersFlags):
 
 class StreamFlags(InputFlags, PoolFlags, OutputFlags):
     """What a streaming job takes beside the settings of its method."""
+
+    def encode(self, base_location: str, precision: Precision = "float32") -> Encode:
+        """The stage, as each worker runs it."""
+        return Encode(
+            base_location=base_location,
+            cache_dir=default_cache_dir(),
+            batch_size=self.batch_size,
+            threads=max(1, round(self.cpus_per_worker)),
+            device="cuda" if self.gpus_per_worker else "cpu",
+            precision=precision,
+        )
 
     def open_output(self) -> Storage:
         """Reached, and written to unless this is a dry run.

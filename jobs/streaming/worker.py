@@ -1,143 +1,234 @@
-"""What an actor of a pool does with prepared rows, whatever its work: batches, and failures that stay where they arose.
+"""The process that computes: holds a base, takes DECODED chunks, gives FINISHED rows as batches are durable.
 
-One row out for every row in.
+It works style by style over a chunk, so that each style is loaded once a chunk, and writes what is ready in threads
+while it computes on. What an error leads to is decided by :mod:`jobs.streaming.failures`.
 """
 
+import logging
+import os
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
-import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
 
-from jobs.shared.bases import open_base
+from jobs.streaming.decoding import WORKER_DIED
+from jobs.streaming.encoding import Batch, Encode
+from jobs.streaming.failures import Action, Fault, RunStopped, action, fault_of, together
+from jobs.streaming.ledger import Ledger
+from jobs.streaming.rows import Row, finished_schema, one_row
 from jobs.streaming.variants import Variant
-from osasis.image import pixels_to_tensor
-from osasis.precision import Precision
 
-Row = dict[str, Any]
+WRITERS = 8
+"""Threads that write results: PNG, checksum and upload."""
 
-OUTCOME = pa.struct(
-    [
-        ("style", pa.string()),
-        ("status", pa.string()),
-        ("output_uri", pa.string()),
-        ("output_sha256", pa.string()),
-        ("error_type", pa.string()),
-        ("error", pa.string()),
-        ("seconds", pa.float64()),
-    ]
-)
+BATCHES_WRITING = 4
+"""Batches that may wait for their writers while the next are computed."""
 
-FINISHED = pa.schema(
-    [
-        ("input_uri", pa.string()),
-        ("key", pa.string()),
-        ("input_sha256", pa.string()),
-        ("width", pa.int64()),
-        ("height", pa.int64()),
-        ("transform", pa.string()),
-        ("outcomes", pa.list_(OUTCOME)),
-    ]
-)
-"""One row an input; ``outcomes`` has one entry for each variant that was missing."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Task:
-    """What every actor needs to know."""
+    """What every worker needs to know."""
 
-    base_location: str
+    encode: Encode
     variants: tuple[Variant, ...]
-    cache_dir: Path
-    batch_size: int
-    threads: int
-    device: str
 
-    @property
-    def precision(self) -> Precision:
-        """In which the base computes."""
-        return "float32"
+
+@dataclass(frozen=True)
+class Failed:
+    """In the place of a result."""
+
+    error_type: str
+    error: str
+
+    @classmethod
+    def by(cls, error: BaseException) -> "Failed":
+        return cls(type(error).__name__, str(error))
+
+
+@dataclass
+class _Writing:
+    """A batch of one variant whose results are being stored."""
+
+    rows: Sequence[Row]
+    variant: Variant
+    results: list[Failed | Future[Row]]
+    seconds: float
 
 
 T = TypeVar("T", bound=Task)
 
 
 class Worker(Generic[T]):
-    """Holds a base. A kind of work says what comes of rows (:meth:`results`) and what is kept of it (:meth:`keep`)."""
+    """A kind of work says what comes of pictures (:meth:`results`) and what is kept of it (:meth:`keep`)."""
 
-    schema = FINISHED
+    schema = finished_schema()
     """Of the rows given out."""
 
-    def __init__(self, task: T) -> None:
-        torch.set_num_threads(task.threads)
-        self.task = task
-        self.base = open_base(task.base_location, task.device, task.cache_dir, task.precision)
+    styles_held = 1 << 30
+    """How many styles stay loaded; for more, each is loaded once a chunk."""
+
+    def __init__(self, task: T, ledger: Ledger) -> None:
+        self.task, self.ledger = task, ledger
+        ledger.begin_loading()
+        self.base = task.encode.open()
         self.variants = {variant.label: variant for variant in task.variants}
+        self.most = task.encode.batch_size  # pictures computed at once; fewer after memory has run out
+        self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
+        self._name = f"{os.uname().nodename}/{os.getpid()}"
+        ledger.end_loading()
 
-    def __call__(self, prepared: pa.Table) -> pa.Table:
-        """PREPARED → :attr:`schema`."""
-        rows = prepared.to_pylist()
-        for row in rows:
-            row["outcomes"] = []
-            if row["status"] is not None:
-                _fail(row, row["missing"], row["status"], row["error_type"], row["error"])
-        ready = [row for row in rows if row["status"] is None]
-        for start in range(0, len(ready), self.task.batch_size):
-            self._batch(ready[start : start + self.task.batch_size])
-        known = [{name: row[name] for name in self.schema.names} for row in rows]
-        return pa.Table.from_pylist(known, schema=self.schema)
+    def __call__(self, decoded: pa.Table) -> Iterator[pa.Table]:
+        """DECODED → :attr:`schema`. The same rows in the same groups, however often it is done."""
+        (chunk,) = decoded.to_pylist()
+        unit = f"work/{chunk['chunk']}"
+        for outcomes in self._chunk(unit, chunk["inputs"], alone=not together(self.ledger.begin(unit))):
+            yield one_row({"chunk": chunk["chunk"], "worker": self._name, "outcomes": outcomes}, self.schema)
+        self.ledger.end(unit)
 
-    def results(self, label: str, rows: Sequence[Row], chosen: list[int], shared: dict[Any, Any]) -> Sequence[Any]:
-        """One result for each of the chosen rows, in the named variant; ``shared`` is kept for the batch's others."""
+    def prepare(self, variant: Variant, following: Variant | None) -> None:
+        """Get ready for a variant, and perhaps for the one after it."""
+
+    def results(self, variant: Variant, batch: Batch) -> Sequence[Any]:
+        """One result for each picture of the batch, in the variant; :class:`Failed` where it is none."""
         raise NotImplementedError
 
-    def keep(self, label: str, row: Row, result: Any) -> Row:
-        """What an outcome says of a result, once that is durable."""
+    def keep(self, variant: Variant, row: Row, result: Any) -> Row:
+        """What an outcome says of a result, once that is durable. Runs in a thread."""
         raise NotImplementedError
 
-    def images(self, rows: Sequence[Row]) -> Tensor:
-        """[B, 3, S, S] in [-1, 1] on the base's device."""
-        size = self.base.image_size
-        pixels = np.stack([np.frombuffer(row["pixels"], np.uint8).reshape(size, size, 3) for row in rows])
-        return pixels_to_tensor(pixels).to(self.base.device)
+    def end_process(self) -> NoReturn:
+        """Leave, to be started anew."""
+        os._exit(1)
 
-    def _batch(self, rows: Sequence[Row]) -> None:
-        shared: dict[Any, Any] = {}
-        for label in self.variants:
-            chosen = [i for i, row in enumerate(rows) if label in row["missing"]]
-            if chosen:
-                self._attempt(label, rows, chosen, shared)
+    def _chunk(self, unit: str, rows: Sequence[Row], *, alone: bool) -> Iterator[list[Row]]:
+        """Outcomes, batch by batch."""
+        yield [_outcome(row, label, row) for row in rows if row["status"] is not None for label in row["missing"]]
+        batches = self.task.encode.batches([row for row in rows if row["status"] is None], self.base, self._kinds())
+        dead = self._deadly(unit, batches) if alone else set()
+        wanted = [v for v in self.task.variants if any(v.label in row["missing"] for b in batches for row in b.rows)]
+        writing: deque[_Writing] = deque()
+        for variant, following in zip(wanted, [*wanted[1:], None], strict=True):
+            self._guarded(unit, variant, following)
+            for batch in batches:
+                if any(variant.label in row["missing"] for row in batch.rows):
+                    writing.append(self._batch(unit, variant, batch, dead))
+                if len(writing) > BATCHES_WRITING:
+                    yield self._written(writing.popleft())
+        while writing:
+            yield self._written(writing.popleft())
 
-    def _attempt(self, label: str, rows: Sequence[Row], chosen: list[int], shared: dict[Any, Any]) -> None:
-        """One variant of a batch; where that fails, by a picture of it or for want of memory, picture by picture."""
+    def _kinds(self) -> int:
+        """Kinds of codes that a picture may have."""
+        return 1 + len({variant.text for variant in self.task.variants if variant.text is not None})
+
+    def _deadly(self, unit: str, batches: Sequence[Batch]) -> set[str]:
+        """URIs of the inputs that kill the process; each that is left is tried once, alone, to find out."""
+        dead = set()
+        for i, row in enumerate(row for batch in batches for row in batch.rows):
+            if self.ledger.begin(f"{unit}/{i}"):  # not ended: it stays guilty, should another kill the process
+                dead.add(row["input_uri"])
+                continue
+            (batch,) = self.task.encode.batches([row], self.base, 1)
+            for variant in self.task.variants:
+                if variant.label in row["missing"]:
+                    self._guarded(unit, variant, None)
+                    self._written(self._batch(unit, variant, batch, set()))
+            self.ledger.end(f"{unit}/{i}")
+        return dead
+
+    def _guarded(self, unit: str, variant: Variant, following: Variant | None) -> None:
+        """:meth:`prepare`, whose errors are no picture's fault."""
+        try:
+            return self.prepare(variant, following)
+        except Exception as error:
+            fault, said = fault_of(error), Failed.by(error)
+        if fault in (Fault.MEMORY, Fault.DEVICE):
+            self._leave(unit, said)
+        raise RunStopped(f"{variant.label} cannot be loaded: {said.error_type}: {said.error}")
+
+    def _batch(self, unit: str, variant: Variant, batch: Batch, dead: set[str]) -> _Writing:
+        """Compute those that lack the variant, and start to write them."""
         start = time.monotonic()
+        chosen = [i for i, row in enumerate(batch.rows) if variant.label in row["missing"]]
+        living = [i for i in chosen if batch.rows[i]["input_uri"] not in dead]
+        company = batch.part if dead else batch.choose
+        computed = self._computed(unit, variant, company(living)) if living else []
+        found = dict(zip(living, computed, strict=True))
+        died = Failed(WORKER_DIED["error_type"], WORKER_DIED["error"])
+        results: list[Failed | Future[Row]] = []
+        for i in chosen:
+            result = found.get(i, died)
+            if not isinstance(result, Failed):
+                result = self._writers.submit(self.keep, variant, batch.rows[i], result)
+            results.append(result)
+        seconds = (time.monotonic() - start) / len(chosen)
+        return _Writing([batch.rows[i] for i in chosen], variant, results, seconds)
+
+    def _computed(self, unit: str, variant: Variant, batch: Batch) -> list[Any]:
+        """A result or :class:`Failed` for each picture."""
+        if len(batch) > self.most:
+            return self._split(unit, variant, batch)
         try:
             with torch.inference_mode():
-                results = self.results(label, rows, chosen, shared)
+                return list(self.results(variant, batch))
         except Exception as error:
-            if len(rows) == 1:
-                _fail(rows[0], [label], "failed", type(error).__name__, str(error))
-                return
-            for i in chosen:
-                self._attempt(label, [rows[i]], [0], {})
-            return
-        seconds = (time.monotonic() - start) / len(chosen)
-        for i, result in zip(chosen, results, strict=True):
-            try:
-                kept = self.keep(label, rows[i], result)
-            except Exception as error:
-                _fail(rows[i], [label], "failed", type(error).__name__, str(error))
+            fault, said = fault_of(error), Failed.by(error)
+        # Outside of the handler, so that the traceback with all the tensors of its frames is gone.
+        match action(fault, len(batch)):
+            case Action.FAIL:
+                return [said]
+            case Action.SHRINK:
+                self.most = max(1, len(batch) // 2)
+                log.warning("memory ran out: %d pictures at once from now on", self.most)
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+                return self._split(unit, variant, batch)
+            case Action.SPLIT:
+                return self._split(unit, variant, batch)
+            case Action.LEAVE:
+                self._leave(unit, said)
+            case Action.STOP:
+                raise RunStopped(f"{said.error_type}: {said.error}")
+
+    def _split(self, unit: str, variant: Variant, batch: Batch) -> list[Any]:
+        half = len(batch) // 2
+        halves = range(half), range(half, len(batch))
+        return [result for part in halves for result in self._computed(unit, variant, batch.part(part))]
+
+    def _leave(self, unit: str, said: Failed) -> NoReturn:
+        why = f"{self._name} gave up its device: {said.error_type}: {said.error}"
+        log.warning(why)
+        self.ledger.leave(unit, why)
+        self.end_process()
+
+    def _written(self, writing: _Writing) -> list[Row]:
+        """Outcomes of a batch, once its writers are through."""
+        outcomes = []
+        for row, result in zip(writing.rows, writing.results, strict=True):
+            said: Failed | Row = result if isinstance(result, Failed) else self._stored(result)
+            verdict: Row
+            if isinstance(said, Failed):
+                verdict = {"status": "failed", "error_type": said.error_type, "error": said.error, "seconds": 0.0}
             else:
-                rows[i]["outcomes"].append({"style": label, "status": "done", "seconds": seconds} | kept)
+                verdict = {"status": "done", "error_type": None, "error": None, "seconds": writing.seconds} | said
+            outcomes.append(_outcome(row, writing.variant.label, verdict))
+        return outcomes
+
+    def _stored(self, storing: Future[Row]) -> Failed | Row:
+        try:
+            return storing.result()
+        except Exception as error:
+            if fault_of(error) == Fault.STORAGE:
+                raise RunStopped(f"a result cannot be stored: {error}") from None
+            return Failed.by(error)
 
 
-def _fail(row: Row, labels: Sequence[str], status: str, error_type: str, error: str) -> None:
-    for label in labels:
-        row["outcomes"].append(
-            {"style": label, "status": status, "error_type": error_type, "error": error, "seconds": 0.0}
-        )
+def _outcome(row: Row, label: str, verdict: Row) -> Row:
+    return row | {"seconds": 0.0} | verdict | {"variant": label}

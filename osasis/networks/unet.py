@@ -4,7 +4,7 @@ Shapes: B batch, S image size, E time-embedding width, D width of z_sem.
 A *level* is a resolution: level 0 is S×S, level k is S/2^k.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -108,10 +108,22 @@ class UNet(nn.Module):
         self.time_embed = nn.Sequential(
             nn.Linear(c.model_channels, c.emb_channels), nn.SiLU(), nn.Linear(c.emb_channels, c.emb_channels)
         )
-        widths = c.widths
-        last = len(widths) - 1
-
         # Each block is a list of layers; `*_levels` says which level a block's layers belong to.
+        skips = self._make_input_blocks(res_block, attention)
+        channels = skips[-1]
+        self.middle_block = nn.ModuleList(
+            [res_block(channels, channels), attention(channels), res_block(channels, channels)]
+        )
+        channels = self._make_output_blocks(res_block, attention, skips)
+        self.out = nn.Sequential(
+            group_norm(channels, c.norm_groups),
+            nn.SiLU(),
+            zeroed(nn.Conv2d(channels, 6 if c.learn_sigma else 3, 3, padding=1)),
+        )
+
+    def _make_input_blocks(self, res_block: Callable[..., ResBlock], attention: Callable[..., nn.Module]) -> list[int]:
+        """The way down; returns the channels of what every block hands to the way up."""
+        c, widths = self.config, self.config.widths
         channels = widths[0]
         self.input_blocks = nn.ModuleList([nn.ModuleList([nn.Conv2d(3, channels, 3, padding=1)])])
         self.input_levels = [0]
@@ -125,16 +137,19 @@ class UNet(nn.Module):
                 channels = width
                 skips.append(channels)
                 self.input_levels.append(level)
-            if level != last:
+            if level != len(widths) - 1:
                 down = Downsample(channels) if c.conv_resample else res_block(channels, channels, "down")
                 self.input_blocks.append(nn.ModuleList([down]))
                 skips.append(channels)
                 self.input_levels.append(level + 1)
 
-        self.middle_block = nn.ModuleList(
-            [res_block(channels, channels), attention(channels), res_block(channels, channels)]
-        )
+        return skips
 
+    def _make_output_blocks(
+        self, res_block: Callable[..., ResBlock], attention: Callable[..., nn.Module], skips: list[int]
+    ) -> int:
+        """The way up; returns the channels of the last block."""
+        c, widths, channels = self.config, self.config.widths, skips[-1]
         self.output_blocks = nn.ModuleList()
         self.output_levels = []
         for level, width in reversed(list(enumerate(widths))):
@@ -148,12 +163,7 @@ class UNet(nn.Module):
                     block.append(Upsample(channels) if c.conv_resample else res_block(channels, channels, "up"))
                 self.output_blocks.append(nn.ModuleList(block))
                 self.output_levels.append(level)
-
-        self.out = nn.Sequential(
-            group_norm(channels, c.norm_groups),
-            nn.SiLU(),
-            zeroed(nn.Conv2d(channels, 6 if c.learn_sigma else 3, 3, padding=1)),
-        )
+        return channels
 
     def forward(
         self,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -29,6 +30,9 @@ _LOSSES = {
     "recon_lpips": "recon_perceptual",
 }  # fmt: skip
 """The release's names of the loss terms → ours."""
+
+
+_CLIP_SIDE = 224
 
 
 @dataclass(frozen=True)
@@ -96,12 +100,14 @@ def compare_training(
 def toy_clip(weights: Tensor) -> EncodeImage:
     """The stand-in for CLIP with which the golden training was made: pooled pixels, a matrix, tanh.
 
-    ``weights`` [3·P², E], for images pooled to P×P.
+    It is fed as the release feeds CLIP: enlarged to 224 pixels by nearest neighbours, which other sizes than divisors
+    of 224 distort. ``weights`` [3·P², E], for images pooled to P×P.
     """
     side = math.isqrt(weights.shape[0] // 3)
 
     def encode_image(x: Tensor) -> Tensor:
-        return torch.tanh(torch.nn.functional.adaptive_avg_pool2d(x, side).flatten(1) @ weights)
+        fed = F.interpolate(x, (_CLIP_SIDE, _CLIP_SIDE), mode="nearest")
+        return torch.tanh(F.adaptive_avg_pool2d(fed, side).flatten(1) @ weights)
 
     return encode_image
 

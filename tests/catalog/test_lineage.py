@@ -22,7 +22,7 @@ from catalog.store import StyleCatalog
 from cluster.commandline.cli import parse_flags
 from cluster.storage import Storage
 from jobs.finetuning.styles_file import TrainStylesFlags
-from jobs.streaming.plan import StylizeFlags
+from jobs.streaming.command import StylizeFlags
 from osasis.base import load_base
 from osasis.checkpoint import load_style
 from osasis.settings import StylizeConfig, TrainConfig

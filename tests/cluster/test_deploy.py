@@ -119,7 +119,7 @@ def test_kuberay_clusters_run_the_ray_that_is_pinned(name: str) -> None:
 
 def test_the_job_of_rayjob_yaml_is_a_command_that_stylize_understands() -> None:
     from cluster.commandline.cli import parse_flags
-    from jobs.streaming.plan import StylizeFlags
+    from jobs.streaming.command import StylizeFlags
 
     command, *flags = shlex.split(load("rayjob.yaml")["spec"]["entrypoint"])
     assert command == "osasis-stylize"

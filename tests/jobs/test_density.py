@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +16,11 @@ from torch import Tensor
 import jobs.rank_density
 from cluster.commandline.cli import ConfigError, ExitCode
 from cluster.storage import Storage
-from jobs.rank_density import HIGH, LOW, RankFlags, make_plan, rank
-from jobs.streaming.outstanding import Tally
-from jobs.streaming.ranker import Ranker
+from jobs.rank_density import HIGH, LOW, RankFlags, resolve, stages, write_lists
+from jobs.streaming.execution import Execution
+from jobs.streaming.planning import Tally
+from jobs.streaming.ranking import Ranker
+from jobs.streaming.run import run as run_stages
 from osasis.base import Base, load_base
 from osasis.density import density_distance, stochastic_reconstruction
 from osasis.diffusion import Schedule, linear_betas
@@ -72,13 +75,13 @@ def test_noise_belongs_to_the_picture(tmp_path: Path) -> None:
 class Fussy(Ranker):
     """Fails for one input."""
 
-    def results(self, label: str, rows: Any, chosen: Any, shared: Any) -> Any:
-        if any(row["key"] == "00002.png" for row in rows):
+    def results(self, variant: Any, batch: Any) -> Any:
+        if any(row["key"] == "00002.png" for row in batch.rows):
             raise RuntimeError("not this one")
-        return super().results(label, rows, chosen, shared)
+        return super().results(variant, batch)
 
 
-def refuse_to_connect() -> None:
+def refuse_to_connect(*_: Any) -> None:
     raise AssertionError("Ray was asked for")
 
 
@@ -91,12 +94,14 @@ def flags(root: Storage, base: Path, **more: Any) -> dict[str, Any]:
 
 def run(root: Storage, base: Path, worker: type[Ranker] = Ranker, **more: Any) -> Tally:
     tally = Tally()
-    rank(make_plan(RankFlags(**flags(root, base, **more))), "test-run", tally, worker=worker)
+    job = resolve(RankFlags(**flags(root, base, **more)))
+    run_stages(replace(stages(job, "test-run"), worker=worker), job.flags, tally)
+    write_lists(job)
     return tally
 
 
 def test_ranking_a_folder(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    without_cluster(jobs.rank_density, monkeypatch)
+    without_cluster(monkeypatch)
     base = make_tiny_base(tmp_path / "base", bank=False)
     files = {f"0000{i}.png": encoded(picture(24, 20, seed=i), "PNG") for i in range(4)}
     for name, data in (files | {"bad.png": b"x"}).items():
@@ -120,7 +125,7 @@ def test_ranking_a_folder(storage: Storage, tmp_path: Path, monkeypatch: pytest.
         LOW: [storage.child_uri(f"in/{name}") for name in order[:1:-1]],
     }
 
-    monkeypatch.setattr(jobs.rank_density, "connect", refuse_to_connect)
+    monkeypatch.setattr(Execution, "connected", refuse_to_connect)
     argv = [f"--{name.replace('_', '-')}={value}" for name, value in flags(storage, base, count=3).items()]
     monkeypatch.setattr("sys.argv", ["rank_density.py", *argv])
     assert jobs.rank_density.main() == ExitCode.RECORDED_FAILURES, "the rejected picture still counts"
@@ -143,7 +148,7 @@ def test_ranking_on_a_cluster(tmp_path: Path) -> None:
 def test_problems_and_dry_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = Storage.open(tmp_path / "root")
     with pytest.raises(ConfigError) as caught:
-        make_plan(RankFlags(input=storage.child_uri("in"), output=storage.child_uri("in/out"), base="nowhere"))
+        resolve(RankFlags(input=storage.child_uri("in"), output=storage.child_uri("in/out"), base="nowhere"))
     assert {problem.place for problem in caught.value.problems} == {"--input", "--output", "--base"}
     base = make_tiny_base(tmp_path / "base", bank=False)
     storage.write_bytes("in/a.png", encoded(picture(), "PNG"))

@@ -22,7 +22,7 @@ from osasis.checkpoint import load_style
 from osasis.image import encode_png, to_image
 from osasis.settings import StylizeConfig
 from osasis.stylize import encode, encoding_for, stylize
-from tests.support.jobs_run import run_job
+from tests.support.jobs_run import call_job
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_every_wrong_file_is_named_and_nothing_is_written(official: Path, config
     prior = official / "base_p2.pt"
     torch.save({"conds_mean": torch.zeros(3), "conds_std": torch.zeros(3)}, tmp_path / "latent.pkl")
     wrong = {"latent-stats": tmp_path / "latent.pkl", "photo-prior": official / "ckpt" / "iter_2.pt", "clip": prior}
-    output = run_job("import_base", *base_flags(official, config, str(out), **wrong), expect=2)
+    output = call_job("import_base", *base_flags(official, config, str(out), **wrong), expect=2)
     for expected in (
         "latent.pkl: conds_mean has 3 values",
         "iter_2.pt holds no state dict",
@@ -117,7 +117,7 @@ def test_every_wrong_file_is_named_and_nothing_is_written(official: Path, config
     ):
         assert expected in output
     missing = base_flags(official, config, str(out), diffae=tmp_path / "none.ckpt")
-    assert "none.ckpt: no such file" in run_job("import_base", *missing, expect=2)
+    assert "none.ckpt: no such file" in call_job("import_base", *missing, expect=2)
     assert not out.exists()
 
 
@@ -125,7 +125,7 @@ def test_a_style_needs_its_own_base(official: Path, tmp_path: Path) -> None:
     image = tmp_path / "art.png"
     image.write_bytes(encode_png(to_image(torch.zeros(3, 64, 64))))
     flags = ("--storage", tmp_path / "out", "--base", "mini64", "--id", "art", "--image", image, "--checkpoint")
-    output = run_job("import_style", *flags, official / "ckpt" / "iter_2.pt", expect=2)
+    output = call_job("import_style", *flags, official / "ckpt" / "iter_2.pt", expect=2)
     assert "iter_2.pt: diffae_B: " in output
     assert "cond_emb_layers" in output or "shape" in output
     assert not (tmp_path / "out").exists()

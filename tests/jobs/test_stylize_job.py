@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 import ray
-from torch import Tensor
 
+import jobs.streaming.execution
 import jobs.stylize
 from catalog.manifest import Manifest
 from catalog.output_names import relative_key
 from cluster.commandline.cli import ConfigError, ExitCode
 from cluster.storage import Storage
-from jobs.streaming.stylizer import Stylizer
+from jobs.streaming.stylizing import Stylizer
 from tests.support.hostile import encoded, hostile_files, picture
 from tests.support.stylize_case import Case
 from tests.support.tiny import make_tiny_base
@@ -62,7 +62,7 @@ def test_hostile_inputs_each_have_one_outcome(case: Case, monkeypatch: pytest.Mo
     assert sizes["rotated.jpg"][:2] == (40, 48)
     assert sizes["rotated.jpg"][2]["orientation"] == 6
 
-    monkeypatch.setattr(jobs.stylize, "connect", refuse_to_connect)
+    monkeypatch.setattr(jobs.streaming.execution, "connect", refuse_to_connect)
     before = case.rows()
     assert jobs.stylize.main() == ExitCode.RECORDED_FAILURES, "earlier rejections still count"
     assert case.rows() == before
@@ -77,7 +77,7 @@ def test_only_what_is_missing_is_done(local_case: Case) -> None:
     case.add_pictures(5)
     first = case.run(styles="style-0", limit=3)
     assert (first.inputs, first.now) == (3, {"done": 3})
-    second = case.run(styles="style-0,style-1", window_pairs=4)
+    second = case.run(styles="style-0,style-1")
     assert second.before == {"done": 3}
     assert second.now == {"done": 7}
     assert case.check_consistent() == {"done": 10}
@@ -100,10 +100,10 @@ def test_a_table_of_uris(case: Case) -> None:
 class Fussy(Stylizer):
     """Fails for one input."""
 
-    def pictures(self, label: str, rows: Any, chosen: Any, encodings: Any) -> Tensor:
-        if any(row["key"] == "00002.png" for row in rows):
+    def results(self, variant: Any, batch: Any) -> Any:
+        if any(row["key"] == "00002.png" for row in batch.rows):
             raise RuntimeError("not this one")
-        return super().pictures(label, rows, chosen, encodings)
+        return super().results(variant, batch)
 
 
 @pytest.mark.usefixtures("ray_cluster")
@@ -113,7 +113,7 @@ def test_failures_are_taken_up_again_only_on_request(local_case: Case, monkeypat
     assert case.run(Fussy).now == {"done": 8, "failed": 2}
     assert {row["error"] for row in case.rows() if row["status"] == "failed"} == {"not this one"}
     with monkeypatch.context() as patch:
-        patch.setattr(jobs.stylize, "connect", refuse_to_connect)
+        patch.setattr(jobs.streaming.execution, "connect", refuse_to_connect)
         again = case.run()
         assert (again.before, again.now) == ({"done": 8, "failed": 2}, {})
     assert case.run(retry_failed=True).now == {"done": 2}
@@ -194,7 +194,7 @@ def test_dry_run_touches_nothing(
 ) -> None:
     local_case.add({"a.png": encoded(picture(), "PNG")})
     before = local_case.root.list_files()
-    monkeypatch.setattr(jobs.stylize, "connect", refuse_to_connect)
+    monkeypatch.setattr(jobs.streaming.execution, "connect", refuse_to_connect)
     monkeypatch.setattr("sys.argv", [*local_case.argv(), "--dry-run"])
     assert jobs.stylize.main() == ExitCode.DONE
     assert local_case.root.list_files() == before

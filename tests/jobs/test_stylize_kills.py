@@ -6,18 +6,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 import ray
 
 from cluster.storage import Storage
-from jobs.streaming.stylizer import Stylizer
+from jobs.streaming.stylizing import Stylizer
 from tests.support.jobs_run import kill_job_when, run_job
 from tests.support.stylize_case import Case
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not import tests
 
-PICTURES = 60
+PICTURES = 24
 
 
 @pytest.fixture
@@ -43,9 +42,9 @@ def test_driver_killed_in_the_middle(case: Case) -> None:
 class DiesOnce(Stylizer):
     """Kills its own process in the middle of the first batch that holds a certain picture, after writing one."""
 
-    def keep(self, label: str, row: dict[str, Any], result: Any) -> dict[str, Any]:
-        kept = super().keep(label, row, result)
-        flag = Path(self.task.output.path).parent / "died"
+    def keep(self, variant: Any, row: dict[str, Any], result: Any) -> dict[str, Any]:
+        kept = super().keep(variant, row, result)
+        flag = Path(self.task.write.output.path).parent / "died"
         if row["key"].startswith("00013") and not flag.exists():
             flag.touch()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -63,10 +62,10 @@ def test_actor_killed_in_the_middle_of_a_batch(case: Case) -> None:
 class DiesOf(Stylizer):
     """Dies of one picture, whenever it meets it."""
 
-    def __call__(self, prepared: pa.Table) -> pa.Table:
-        if any(key.startswith("00007") for key in prepared["key"].to_pylist()):
+    def results(self, variant: Any, batch: Any) -> Any:
+        if any(row["key"].startswith("00007") for row in batch.rows):
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().__call__(prepared)
+        return super().results(variant, batch)
 
 
 @pytest.mark.usefixtures("ray_cluster")

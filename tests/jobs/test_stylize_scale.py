@@ -44,7 +44,7 @@ def test_ten_thousand_inputs_in_flat_memory(tmp_path: Path, capsys: pytest.Captu
         (folder / f"{i:05d}.png").write_bytes(data)
     sampler = MemorySampler()
     sampler.start()
-    tally = case.run(window_pairs=1000, encode_steps=10, decode_steps=5, batch_size=32)
+    tally = case.run(encode_steps=10, decode_steps=5, batch_size=32)
     sampler.stopped.set()
     sampler.join()
     assert tally.counts()["done"] == COUNT

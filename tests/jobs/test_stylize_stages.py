@@ -1,5 +1,6 @@
 """The parts of the stylize job without a cluster: keys, inputs, manifest, the undecorated actor."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -8,23 +9,27 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
-import torch
 from deltalake import write_deltalake
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from torch import Tensor
 
 from catalog.manifest import SCHEMA, Manifest
 from catalog.output_names import relative_key, uri_key
 from catalog.store import StyleCatalog
 from cluster.storage import Storage
-from jobs.streaming.inputs import FolderSource, open_source, windows
-from jobs.streaming.plan import StylizeFlags, make_plan
-from jobs.streaming.prepare import WORK, Prepare
-from jobs.streaming.stylizer import STYLES_HELD, Stylizer, StylizerTask
+from jobs.streaming.command import StylizeFlags, resolve
+from jobs.streaming.decoding import Decode
+from jobs.streaming.encoding import Batch, Encode
+from jobs.streaming.ledger import LocalLedger
+from jobs.streaming.listing import FolderSource, Item, open_source
+from jobs.streaming.planning import Plan, Tally, chunk_inputs, chunks
+from jobs.streaming.rows import CHUNK, Row, one_row
+from jobs.streaming.stylizing import STYLES_HELD, Stylize, Stylizer, StylizerTask
 from jobs.streaming.variants import Variant
+from jobs.streaming.worker import Failed
+from jobs.streaming.writing import Write
 from osasis.image import decode_image
-from osasis.settings import StylizeConfig, TextConfig
+from osasis.settings import OutputConfig, StylizeConfig, TextConfig
 from tests.support.hostile import encoded, hostile_files, picture, write_files
 from tests.support.stylize_case import Case
 from tests.support.tiny import SIZE, make_tiny_base, make_tiny_style
@@ -61,8 +66,6 @@ def test_a_folder_lists_its_pictures(tmp_path: Path) -> None:
     source = open_source(str(tmp_path), "uri")
     assert sorted(item.key for item in source.items()) == ["a.JPG", "b/c.png", "e.heic"]
     assert {item.uri for item in source.items()} >= {f"{tmp_path}/a.JPG"}
-    assert [len(group) for group in windows(source, 2)] == [2, 1]
-    assert [len(group) for group in windows(source, 2, limit=1)] == [1]
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
@@ -100,24 +103,18 @@ def test_manifest(storage: Storage) -> None:
     one = ("one", 1, "p")
     assert manifest.decided(["a", "b", "x"], ["p"]) == {"a": {one: "done"}, "b": {one: "failed"}}
     assert manifest.decided(["a"], ["p", "other"]) == {"a": {one: "done", ("one", 1, "other"): "done"}}
-    manifest.replace([manifest_row("b", "done"), manifest_row("d", "rejected")])
-    assert manifest.decided(["b", "d"], ["p"]) == {"b": {one: "done"}, "d": {one: "rejected"}}
-    table = manifest.table()
-    assert table is not None
-    assert table.to_pyarrow_table().num_rows == 5
     two = ("two", 1, "p")
     assert manifest.other_parameters([(one, None), (two, None)]) == [(one, None)]
     assert manifest.other_parameters([(("one", 1, "q"), "smiling")]) == [], "a prompt has a folder of its own"
 
 
-@pytest.mark.parametrize("write", [Manifest.append, Manifest.replace])
-def test_a_manifest_of_before_prompts_still_opens(tmp_path: Path, write: Any) -> None:
+def test_a_manifest_of_before_prompts_still_opens(tmp_path: Path) -> None:
     manifest = Manifest(Storage.open(tmp_path))
     before = pa.schema([field for field in SCHEMA if field.name != "text"])
     write_deltalake(manifest.uri, pa.Table.from_pylist([manifest_row("a", "done")], schema=before))
     assert manifest.decided(["a"], ["p"]) == {"a": {("one", 1, "p"): "done"}}
     assert manifest.other_parameters([(("one", 1, "q"), None)]) == [(("one", 1, "q"), None)]
-    write(manifest, [manifest_row("b", "done", params_hash="t") | {"text": "smiling"}])
+    manifest.append([manifest_row("b", "done", params_hash="t") | {"text": "smiling"}])
     table = manifest.table()
     assert table is not None
     rows = {row["input_uri"]: row["text"] for row in table.to_pyarrow_table().to_pylist()}
@@ -146,30 +143,31 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def stylizer_task(tiny: Path, output: Path, styles: int = 2) -> StylizerTask:
+def stylizer_task(tiny: Path, output: Path, styles: int = 2, **settings: Any) -> StylizerTask:
     variants = tuple(Variant(f"style-{i}", 1, str(tiny / f"style-{i}.safetensors")) for i in range(styles))
-    return StylizerTask(
-        str(tiny / "base"), variants, tiny / "cache", 4, 1, "cpu", FAST, TextConfig(), Storage.open(output)
-    )
+    encode = Encode(str(tiny / "base"), tiny / "cache", batch_size=4, threads=1, device="cpu")
+    source = FolderSource(Storage.open(output.parent / "in"))
+    write = Write(Storage.open(output), source, 10**7, OutputConfig(**settings))
+    return StylizerTask(encode, variants, Stylize(FAST, TextConfig()), write)
 
 
-def work_rows(folder: Path, labels: list[str]) -> pa.Table:
+def chunk_of(folder: Path, labels: list[str]) -> pa.Table:
     items = sorted(open_source(str(folder), "uri").items(), key=lambda item: item.key)
     rows = [{"input_uri": i.uri, "key": i.key, "locator": i.locator, "missing": labels} for i in items]
-    return pa.Table.from_pylist(rows, schema=WORK)
+    return one_row({"chunk": 0, "inputs": rows}, CHUNK)
 
 
-def prepared(folder: Path, labels: list[str]) -> pa.Table:
-    return Prepare(open_source(str(folder), "uri"), SIZE, "crop", 10**7)(work_rows(folder, labels))
+def decoded(folder: Path, labels: list[str]) -> pa.Table:
+    return Decode(open_source(str(folder), "uri"), SIZE, "crop", 10**7)(chunk_of(folder, labels), LocalLedger())
 
 
-def test_prepare_gives_a_row_for_every_input(tmp_path: Path) -> None:
+def test_decode_gives_a_row_for_every_input(tmp_path: Path) -> None:
     hostile = hostile_files()
     write_files(tmp_path, {name: data for name, (data, _) in hostile.items()})
-    rows = prepared(tmp_path, ["style-0@1"]).to_pylist()
+    (chunk,) = decoded(tmp_path, ["style-0@1"]).to_pylist()
     expected = {relative_key(name): kind for name, (_, kind) in hostile.items()}
-    assert {row["key"]: row["error_type"] for row in rows} == expected
-    for row in rows:
+    assert {row["key"]: row["error_type"] for row in chunk["inputs"]} == expected
+    for row in chunk["inputs"]:
         assert row["status"] == ("rejected" if expected[row["key"]] else None)
         assert (row["pixels"] is None) == (row["status"] is not None)
         assert row["pixels"] is None or len(row["pixels"]) == SIZE * SIZE * 3
@@ -177,77 +175,173 @@ def test_prepare_gives_a_row_for_every_input(tmp_path: Path) -> None:
 
 def test_what_cannot_be_read_fails(tmp_path: Path) -> None:
     write_files(tmp_path, {"a.png": encoded(picture(), "PNG")})
-    work = work_rows(tmp_path, ["style-0@1"])
+    work = chunk_of(tmp_path, ["style-0@1"])
     (tmp_path / "a.png").unlink()
-    (row,) = Prepare(FolderSource(Storage.open(tmp_path)), SIZE, "crop", 10**7)(work).to_pylist()
+    (chunk,) = Decode(FolderSource(Storage.open(tmp_path)), SIZE, "crop", 10**7)(work, LocalLedger()).to_pylist()
+    (row,) = chunk["inputs"]
     assert (row["status"], row["error_type"]) == ("failed", "unreadable")
     assert "NotFound" in row["error"]
 
 
-def outcomes(table: pa.Table) -> dict[tuple[str, str], tuple[str, str | None]]:
-    return {
-        (row["key"], outcome["style"]): (outcome["status"], outcome["error_type"])
-        for row in table.to_pylist()
-        for outcome in row["outcomes"]
-    }
+def stylized(stylizer: Stylizer, chunk: pa.Table) -> list[Row]:
+    return [outcome for table in stylizer(chunk) for row in table.to_pylist() for outcome in row["outcomes"]]
+
+
+def verdicts(outcomes: list[Row]) -> dict[tuple[str, str], tuple[str, str | None]]:
+    found = {(o["key"], o["variant"]): (o["status"], o["error_type"]) for o in outcomes}
+    assert len(found) == len(outcomes)
+    return found
 
 
 def test_every_missing_style_is_written(tiny: Path, tmp_path: Path) -> None:
     write_files(tmp_path / "in", {f"{i}.png": encoded(picture(seed=i), "PNG") for i in range(6)})
-    finished = Stylizer(stylizer_task(tiny, tmp_path / "out"))(prepared(tmp_path / "in", ["style-0@1", "style-1@1"]))
-    assert len(outcomes(finished)) == 12
-    assert set(outcomes(finished).values()) == {("done", None)}
-    for row in finished.to_pylist():
-        for outcome in row["outcomes"]:
-            assert outcome["output_uri"] == f"{tmp_path}/out/images/{outcome['style']}/{row['key']}.png"
-            assert decode_image(Path(outcome["output_uri"]).read_bytes()).size == (SIZE, SIZE)
+    stylizer = Stylizer(stylizer_task(tiny, tmp_path / "out"), LocalLedger())
+    outcomes = stylized(stylizer, decoded(tmp_path / "in", ["style-0@1", "style-1@1"]))
+    assert len(verdicts(outcomes)) == 12
+    assert set(verdicts(outcomes).values()) == {("done", None)}
+    for outcome in outcomes:
+        assert outcome["output_uri"] == f"{tmp_path}/out/images/{outcome['variant']}/{outcome['key']}.png"
+        assert decode_image(Path(outcome["output_uri"]).read_bytes()).size == (SIZE, SIZE)
 
 
 def test_only_what_is_missing_is_done(tiny: Path, tmp_path: Path) -> None:
     write_files(tmp_path / "in", {"a.png": encoded(picture(), "PNG")})
-    finished = Stylizer(stylizer_task(tiny, tmp_path / "out"))(prepared(tmp_path / "in", ["style-1@1"]))
-    assert list(outcomes(finished)) == [("a.png", "style-1@1")]
+    stylizer = Stylizer(stylizer_task(tiny, tmp_path / "out"), LocalLedger())
+    assert list(verdicts(stylized(stylizer, decoded(tmp_path / "in", ["style-1@1"])))) == [("a.png", "style-1@1")]
     assert [path.name for path in (tmp_path / "out/images").iterdir()] == ["style-1@1"]
 
 
 class Fussy(Stylizer):
     """Fails for input 3.png, and gives NaN for 4.png."""
 
-    def pictures(self, label: str, rows: Any, chosen: Any, encodings: Any) -> Tensor:
-        if any(row["key"] == "3.png" for row in rows):
+    def results(self, variant: Variant, batch: Batch) -> list[Any]:
+        if any(row["key"] == "3.png" for row in batch.rows):
             raise RuntimeError("not this one")
-        pictures = super().pictures(label, rows, chosen, encodings).clone()
-        for place, i in enumerate(chosen):
-            if rows[i]["key"] == "4.png":
-                pictures[place] = torch.nan
-        return pictures
+        results = super().results(variant, batch)
+        unusable = Failed("NotFinite", "NaN")
+        return [unusable if row["key"] == "4.png" else r for row, r in zip(batch.rows, results, strict=True)]
 
 
 def test_a_failure_stays_with_its_picture(tiny: Path, tmp_path: Path) -> None:
     write_files(tmp_path / "in", {f"{i}.png": encoded(picture(seed=i), "PNG") for i in range(6)})
-    result = outcomes(Fussy(stylizer_task(tiny, tmp_path / "out", styles=1))(prepared(tmp_path / "in", ["style-0@1"])))
+    fussy = Fussy(stylizer_task(tiny, tmp_path / "out", styles=1), LocalLedger())
+    result = verdicts(stylized(fussy, decoded(tmp_path / "in", ["style-0@1"])))
     assert result.pop(("3.png", "style-0@1")) == ("failed", "RuntimeError")
     assert result.pop(("4.png", "style-0@1")) == ("failed", "NotFinite")
     assert len(result) == 4
     assert set(result.values()) == {("done", None)}
 
 
-def test_memory_holds_few_styles(tiny: Path, tmp_path: Path) -> None:
-    write_files(tmp_path / "in", {"a.png": encoded(picture(), "PNG")})
-    stylizer = Stylizer(stylizer_task(tiny, tmp_path / "out", styles=6))
-    result = outcomes(stylizer(prepared(tmp_path / "in", [f"style-{i}@1" for i in range(6)])))
-    assert set(result.values()) == {("done", None)}
-    assert len(stylizer._styles) == STYLES_HELD
+def test_each_style_is_loaded_once_a_chunk(tiny: Path, tmp_path: Path) -> None:
+    write_files(tmp_path / "in", {f"{i}.png": encoded(picture(seed=i), "PNG") for i in range(9)})
+    stylizer = Stylizer(stylizer_task(tiny, tmp_path / "out", styles=6), LocalLedger())
+    outcomes = stylized(stylizer, decoded(tmp_path / "in", [f"style-{i}@1" for i in range(6)]))
+    assert set(verdicts(outcomes).values()) == {("done", None)}
+    assert stylizer.styles.loads == 6, "for three batches"
+    assert len(stylizer.styles) == STYLES_HELD
+
+
+class SlowStorage(Stylizer):
+    """Stores pictures of the first batch when the third is computed."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.batches, self.third = 0, threading.Event()
+
+    def results(self, variant: Variant, batch: Batch) -> Any:
+        self.batches += 1
+        if self.batches == 3:
+            self.third.set()
+        return super().results(variant, batch)
+
+    def keep(self, variant: Variant, row: Row, result: Any) -> Row:
+        assert self.third.wait(timeout=60), "the worker waited for its storage"
+        return super().keep(variant, row, result)
+
+
+def test_a_worker_computes_while_its_pictures_are_stored(tiny: Path, tmp_path: Path) -> None:
+    write_files(tmp_path / "in", {f"{i}.png": encoded(picture(seed=i), "PNG") for i in range(9)})
+    slow = SlowStorage(stylizer_task(tiny, tmp_path / "out", styles=1), LocalLedger())
+    assert set(verdicts(stylized(slow, decoded(tmp_path / "in", ["style-0@1"]))).values()) == {("done", None)}
+
+
+class Deadly(Decode):
+    """Kills its process for one input."""
+
+    def picture(self, item: Row) -> Row:
+        if item["key"] == "1.png":
+            raise KeyboardInterrupt("dies")
+        return super().picture(item)
+
+
+def test_an_input_that_kills_the_decoder_is_found(tmp_path: Path) -> None:
+    write_files(tmp_path, {f"{i}.png": encoded(picture(seed=i), "PNG") for i in range(3)})
+    decode, ledger = Deadly(open_source(str(tmp_path), "uri"), SIZE, "crop", 10**7), LocalLedger()
+    work = chunk_of(tmp_path, ["style-0@1"])
+    for _ in range(3):  # twice in company, once alone
+        with pytest.raises(KeyboardInterrupt):
+            decode(work, ledger)
+    (chunk,) = decode(work, ledger).to_pylist()
+    assert [row["error_type"] for row in chunk["inputs"]] == [None, "worker-died", None]
+    assert ledger.begin("decode/0") == 0
 
 
 def test_a_picture_does_not_depend_on_its_batch(tiny: Path, tmp_path: Path) -> None:
     write_files(tmp_path / "in", {f"{i}.png": encoded(picture(seed=i), "PNG") for i in range(3)})
-    rows = prepared(tmp_path / "in", ["style-0@1"])
-    together = Stylizer(stylizer_task(tiny, tmp_path / "a", styles=1))(rows).to_pylist()
-    alone = Stylizer(stylizer_task(tiny, tmp_path / "b", styles=1))(rows.slice(1, 1)).to_pylist()
-    files = (Path(row["outcomes"][0]["output_uri"]) for row in (together[1], alone[0]))
-    one, other = (np.asarray(decode_image(file.read_bytes())).astype(int) for file in files)
-    assert np.abs(one - other).max() <= 1
+    chunk = decoded(tmp_path / "in", ["style-0@1"])
+    (row,) = chunk.to_pylist()
+    alone = one_row(row | {"inputs": row["inputs"][1:2]}, chunk.schema)
+    files = []
+    for name, part in (("a", chunk), ("b", alone)):
+        stylizer = Stylizer(stylizer_task(tiny, tmp_path / name, styles=1), LocalLedger())
+        (outcome,) = [o for o in stylized(stylizer, part) if o["key"] == "1.png"]
+        files.append(np.asarray(decode_image(Path(outcome["output_uri"]).read_bytes())).astype(int))
+    assert np.abs(files[0] - files[1]).max() <= 1
+
+
+def items_of(*uris: str) -> list[Item]:
+    return [Item(uri, uri, uri) for uri in uris]
+
+
+def test_planning_leaves_what_is_decided(tmp_path: Path) -> None:
+    manifest = Manifest(Storage.open(tmp_path))
+    variants = (Variant("one", 1, params_hash="p"), Variant("two", 1, params_hash="p"))
+    rows = [manifest_row("a", "done"), manifest_row("a", "done", "two"), manifest_row("b", "failed")]
+    manifest.append([*rows, manifest_row("c", "done", params_hash="other"), manifest_row("d", "done", "three")])
+    manifest.append([manifest_row("e", "failed"), manifest_row("e", "done")])
+    inputs = items_of("a", "b", "c", "d", "e", "a")
+
+    def planned(retry_failed: bool) -> tuple[dict[str, list[str]], Tally]:
+        tally = Tally()
+        work = Plan(manifest, variants, retry_failed)(inputs, tally, unique=False)
+        return {row["input_uri"]: row["missing"] for row in work}, tally
+
+    work, tally = planned(retry_failed=False)
+    assert work == {"b": ["two@1"], "c": ["one@1", "two@1"], "d": ["one@1", "two@1"], "e": ["two@1"]}
+    assert (tally.inputs, tally.duplicates, tally.before) == (6, 1, {"done": 3, "failed": 1})
+    work, tally = planned(retry_failed=True)
+    assert work["b"] == ["one@1", "two@1"]
+    assert work["e"] == ["two@1"], "its newer row is done"
+    assert tally.before == {"done": 3}
+
+
+def test_rows_that_gave_way_are_removed(tmp_path: Path) -> None:
+    manifest = Manifest(Storage.open(tmp_path))
+    manifest.append([manifest_row(uri, "failed") | {"run_id": "1"} for uri in "abc"] + [manifest_row("d", "done")])
+    manifest.append([manifest_row("a", "done") | {"run_id": "2"}, manifest_row("b", "failed") | {"run_id": "2"}])
+    manifest.settle(["p"])
+    rows = {row["input_uri"]: (row["status"], row["run_id"]) for row in manifest.rows()}
+    assert rows == {"a": ("done", "2"), "b": ("failed", "2"), "c": ("failed", "1"), "d": ("done", None)}
+    assert len(manifest.rows()) == 4
+
+
+def test_chunks_keep_every_worker_busy() -> None:
+    work = [{"input_uri": str(i)} for i in range(10)]
+    assert [len(chunk) for chunk in chunks(work, most=8, workers=2)] == [3, 3, 3, 1]
+    assert [len(chunk) for chunk in chunks(work, most=2, workers=1)] == [2, 2, 2, 2, 1, 1]
+    assert chunk_inputs(styles=4, held=4, batch_size=8, image_size=64) == 16
+    assert chunk_inputs(styles=5, held=4, batch_size=8, image_size=64) == 512
+    assert chunk_inputs(styles=5, held=4, batch_size=8, image_size=1024) == 42
 
 
 def test_an_alias_is_planned_as_the_version_it_points_to(tmp_path: Path) -> None:
@@ -256,8 +350,8 @@ def test_an_alias_is_planned_as_the_version_it_points_to(tmp_path: Path) -> None
     case.add_pictures(1)
     catalog = StyleCatalog.open(case.root)
     catalog.set_alias("style-0@1", "prod")
-    (style,) = make_plan(StylizeFlags(**case.flags | {"styles": "style-0@prod"})).variants
+    (style,) = resolve(StylizeFlags(**case.flags | {"styles": "style-0@prod"})).variants
     assert (style.style_id, style.version) == ("style-0", 1)
     catalog.set_alias("style-0@2", "prod")
-    (moved,) = make_plan(StylizeFlags(**case.flags | {"styles": "style-0@prod"})).variants
+    (moved,) = resolve(StylizeFlags(**case.flags | {"styles": "style-0@prod"})).variants
     assert (style.version, moved.version) == (1, 2)

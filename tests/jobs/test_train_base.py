@@ -28,7 +28,7 @@ from osasis.base import load_base
 from osasis.content import encode_content
 from osasis.errors import OsasisError
 from osasis.networks.diffae import DiffAE
-from tests.support.jobs_run import kill_child_when, run_job
+from tests.support.jobs_run import call_job, kill_child_when, run_job
 from tests.support.tiny import SPEC, make_tiny_base, tiny_recipe
 
 
@@ -214,7 +214,7 @@ def test_a_working_folder_is_of_one_size_of_networks(tmp_path: Path) -> None:
 
 def test_a_dry_run_tells_the_costs_and_touches_nothing(photos: Storage, recipe: Path, tmp_path: Path) -> None:
     flags = ("--images", photos.uri, "--out", tmp_path / "out", "--name", "tiny", "--parts", "diffae")
-    output = run_job("train_base", *flags, "--recipe", recipe, "--dry-run", "--gflops", 100)
+    output = call_job("train_base", *flags, "--recipe", recipe, "--dry-run", "--gflops", 100)
     assert "Least time" in output
     parameters = sum(p.numel() for p in DiffAE(SPEC.unet, SPEC.encoder).parameters())
     assert f"{parameters:,}" in output

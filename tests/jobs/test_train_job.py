@@ -22,7 +22,7 @@ from osasis.checkpoint import load_style
 from osasis.image import decode_image, fit, to_tensor
 from osasis.settings import TrainConfig
 from osasis.style_training import StyleTraining
-from tests.support.jobs_run import kill_job_when, run_job
+from tests.support.jobs_run import call_job, kill_job_when, run_job
 from tests.support.tiny import make_tiny_base
 
 
@@ -69,12 +69,12 @@ def test_two_styles_at_once_then_nothing_to_do(tmp_path: Path, base: Path, s3: A
     (record,) = storage.list_files("runs")
     assert '"outcome": "done"' in storage.read_bytes(f"runs/{record}").decode()
 
-    assert "nothing to do" in run_job("train_styles", "--config", file)
+    assert "nothing to do" in call_job("train_styles", "--config", file)
     assert StyleCatalog.open(storage).list() == rows
 
     for name in storage.list_files("catalog"):  # as if the driver had died before the rows were written
         storage.delete(f"catalog/{name}")
-    output = run_job("train_styles", "--config", file)
+    output = call_job("train_styles", "--config", file)
     assert "registered" in output
     assert "to train" not in output
     again = StyleCatalog.open(storage).list()
@@ -118,22 +118,29 @@ def test_killed_in_the_middle_the_same_command_finishes(tmp_path: Path, base: Pa
         assert hashlib.sha256(training.checkpoint(row.style_id, "official")).hexdigest() == row.checkpoint_sha256
 
 
-def test_configuration_errors_come_all_at_once_with_their_place(tmp_path: Path, base: Path) -> None:
+def test_configuration_errors_come_all_at_once_with_their_place(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "text.png").write_text("not a picture")
     path = tmp_path / "styles.yaml"
     path.write_text(
         f"base: {base}\nstorage: {tmp_path / 'out'}\nsyles_typo: 1\ntrain: {{iterations: -3}}\n"
         "styles:\n  - id: Bad Id\n    image: a.png\n"
     )
-    output = run_job("train_styles", "--config", path, expect=2)
+    output = call_job("train_styles", "--config", path, expect=2)
     for expected in ("styles.yaml:3 syles_typo", "styles.yaml:4 train", "styles.yaml:6 styles[0].id"):
         assert expected in output
     path.write_text(
         f"base: {tmp_path / 'nobase'}\nstorage: s3://no-such-bucket-here/x\n"
         f"styles:\n  - id: a\n    image: missing.png\n  - id: b\n    image: {tmp_path / 'text.png'}\n"
     )
-    env = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s3cr3t"}
-    output = run_job("train_styles", "--config", path, expect=2, env=env)
+    for name, value in {
+        "ENDPOINT_URL": "http://127.0.0.1:9",
+        "ACCESS_KEY_ID": "k",
+        "SECRET_ACCESS_KEY": "s3cr3t",
+    }.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    output = call_job("train_styles", "--config", path, expect=2)
     for expected in (":1 base", ":2 storage", ":5 styles[0].image", ":7 styles[1].image"):
         assert expected in output
     assert "s3cr3t" not in output
@@ -141,8 +148,8 @@ def test_configuration_errors_come_all_at_once_with_their_place(tmp_path: Path, 
 
 
 def test_bad_flags_exit_with_2() -> None:
-    assert "--help lists the flags" in run_job("train_styles", "--no-such-flag", expect=2)
-    assert "nothing to train" in run_job("train_styles", "--storage", "x", expect=2)
+    assert "--help lists the flags" in call_job("train_styles", "--no-such-flag", expect=2)
+    assert "nothing to train" in call_job("train_styles", "--storage", "x", expect=2)
 
 
 def test_a_users_own_photographs(tmp_path: Path, base: Path) -> None:
@@ -186,6 +193,6 @@ def test_a_base_that_lacks_a_part_is_refused_before_work(tmp_path: Path, base: P
     spec = load_base(base).spec
     save_base(bare, spec.model_copy(update={"photo_prior": None, "perceptual": None}), {})
     file = styles_file(tmp_path, bare, str(tmp_path / "out"), count=1)
-    output = run_job("train_styles", "--config", file, expect=2)
+    output = call_job("train_styles", "--config", file, expect=2)
     assert "lacks photo_prior" in output
     assert "lacks perceptual" in output

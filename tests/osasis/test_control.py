@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 import torch
 from pydantic import ValidationError
@@ -12,18 +11,17 @@ from torch import Tensor
 
 from cluster.commandline.cli import ConfigError
 from cluster.storage import Storage
-from jobs.streaming.plan import StylizeFlags, make_plan, params_hash
-from jobs.streaming.prepare import WORK, Prepare
-from jobs.streaming.stylizer import Stylizer, StylizerTask
+from jobs.streaming.command import StylizeFlags, params_hash, resolve
 from osasis.base import Base, load_base
 from osasis.checkpoint import Style, load_style
 from osasis.content import Content
 from osasis.diffusion import ddim_decode, last
 from osasis.finetune import decode_indices
 from osasis.image import decode_image, fit, to_image, to_tensor
-from osasis.settings import StylizeConfig, TextConfig
+from osasis.settings import StylizeConfig
 from osasis.strength import at_strength
 from osasis.stylize import encode, encoding_for, stylize
+from tests.support.in_process import InProcess
 from tests.support.stylize_case import Case
 from tests.support.tiny import SIZE, make_tiny_base, make_tiny_style
 
@@ -125,8 +123,10 @@ def test_depth_and_spn_change_the_picture(base: Base, style: Style, encoded: Con
 
 
 def test_later_parameters_count_only_where_they_are_set() -> None:
+    before = params_hash(StylizeConfig(), "crop", "f", decoder=1)
+    assert before == "b1908c9bfb5d0c86", "an output of before these parameters is still the same output"
     first = params_hash(StylizeConfig(), "crop", "f")
-    assert first == "b1908c9bfb5d0c86", "an output of before these parameters is still the same output"
+    assert first != before, "pictures whose colours were ignored are not mixed with those whose colours are converted"
     others = [{"f_ch": 1}, {"swap_conditioning": True}, {"style_strength": 0.5}, {"seed": 1}, {"decode_steps": 20}]
     hashes = {params_hash(StylizeConfig(**other), "crop", "f") for other in others}
     assert len(hashes - {first}) == len(others)
@@ -137,19 +137,13 @@ def test_flags_reach_the_pictures(base: Base, style: Style, tmp_path: Path) -> N
     case = Case.make(Storage.open(tmp_path / "root"), tmp_path, styles=1)
     case.add_pictures(1)
     with pytest.raises(ConfigError, match="has 2 levels"):
-        make_plan(StylizeFlags(**case.flags, f_ch=9))
+        resolve(StylizeFlags(**case.flags, f_ch=9))
     settings = {"encode_steps": 10, "decode_steps": 5, "f_ch": 1, "swap_conditioning": True, "style_strength": 0.25}
-    plan = make_plan(StylizeFlags(**case.flags | settings))
-    task = StylizerTask(
-        str(case.base), plan.variants, tmp_path, 4, 1, "cpu", plan.flags.config(), TextConfig(), plan.output
-    )
-    (item,) = plan.source.items()
-    work = [{"input_uri": item.uri, "key": item.key, "locator": item.locator, "missing": ["style-0@1"]}]
-    prepared = Prepare(plan.source, SIZE, "crop", 10**6)(pa.Table.from_pylist(work, schema=WORK))
-    (finished,) = Stylizer(task)(prepared).to_pylist()
-    written = decode_image(Storage.open(finished["outcomes"][0]["output_uri"]).read_bytes())
+    assert case.run(execute=InProcess.connected, **settings).now == {"done": 1}
+    (row,) = case.rows()
+    written = decode_image(Storage.open(row["output_uri"]).read_bytes())
 
     config = StylizeConfig(**settings)
-    photo = to_tensor(fit(decode_image(plan.source.read(item.locator)), SIZE)[0])[None]
+    photo = to_tensor(fit(decode_image(Storage.open(row["input_uri"]).read_bytes()), SIZE)[0])[None]
     ours = stylize(at_strength(style, base, 0.25), encode(base, photo, encoding_for(style, config)), config)
     assert to_image(ours[0]).tobytes() == written.tobytes()

@@ -30,7 +30,7 @@ def test_the_release_is_matched() -> None:
     assert not report.notes
 
 
-@pytest.mark.parametrize("name", ["small", "wide"])
+@pytest.mark.parametrize("name", ["small", "wide", "large"])
 def test_other_configurations_are_matched(golden_folders: dict[str, Path], name: str) -> None:
     report = report_of(golden_folders[name])
     assert report.passed, report.table()

@@ -14,7 +14,7 @@ from osasis.image import FitTransform, decode_image, encode_png, fit, to_image, 
 from tests.support.hostile import bomb, encoded, hostile_files, picture, rotated_jpeg
 
 HOSTILE = hostile_files()
-KINDS = {"empty", "not-an-image", "unsupported", "truncated", "damaged", "too-large", "too-small"}
+KINDS = {"empty", "not-an-image", "unsupported", "truncated", "damaged", "too-large", "too-small", "too-costly"}
 
 
 def pixels(name: str) -> np.ndarray:

@@ -8,7 +8,16 @@ import torch
 from torch import Tensor
 
 from osasis.content import Content
-from osasis.diffusion import Schedule, add_noise, ddim_decode, ddim_encode, ddpm_step, linear_betas
+from osasis.diffusion import (
+    Schedule,
+    add_noise,
+    asked_steps,
+    ddim_decode,
+    ddim_encode,
+    ddpm_step,
+    linear_betas,
+    sparse_ddim,
+)
 from osasis.finetune import Finetuner, Reference
 from osasis.networks.diffae import DiffAE
 from osasis.networks.perceptual import PerceptualDistance
@@ -156,6 +165,29 @@ def test_encode_and_decode_come_back_in_first_order() -> None:
         errors[steps] = (back - x0).abs().max().item()
     for a, b in ((50, 100), (100, 200), (200, 500)):
         assert errors[a] / errors[b] > 0.7 * b / a, errors
+
+
+@pytest.mark.parametrize("ends", [(0, 60), (60, -1)])
+def test_sparse_ddim_converges_to_the_whole_path_in_second_order(ends: tuple[int, int]) -> None:
+    x, schedule = rand(4, 5, seed=1), Schedule.ddim(100)
+    steps = range(*ends, 1 if ends[0] < ends[1] else -1)
+    steps = [*steps, ends[1]]
+
+    def path(asked: set[int]) -> Tensor:
+        return sparse_ddim(x, gaussian_eps, schedule, steps, asked, clamp=False)
+
+    whole = path(set(steps[:-1]))
+    if ends[0] == 0:
+        *_, end = ddim_encode(x, gaussian_eps, schedule, ends[1], clamp=False)
+        assert torch.equal(end, whole)
+    errors = [(path(asked_steps(steps[:-1], forwards)) - whole).norm().item() for forwards in (6, 12, 24)]
+    assert errors[0] > 2.5 * errors[1] > 6 * errors[2]
+
+
+def test_steps_asked_are_closest_together_at_the_clean_end() -> None:
+    assert sorted(asked_steps(range(40), 5)) == [0, 4, 10, 19, 29]
+    assert sorted(asked_steps(range(20, -1, -1), 4)) == [2, 6, 13, 20]
+    assert asked_steps(range(4), 9) == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("fraction", [-1.0, 0.0, 1.0])

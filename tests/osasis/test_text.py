@@ -15,8 +15,8 @@ import jobs.stylize
 from catalog.output_names import text_key
 from cluster.commandline.cli import ConfigError, ExitCode, parse_flags
 from cluster.storage import Storage
-from jobs.streaming.plan import StylizeFlags
-from jobs.streaming.stylizer import Stylizer
+from jobs.streaming.command import StylizeFlags
+from jobs.streaming.stylizing import Stylizer
 from osasis.base import Base, load_base
 from osasis.content import Content
 from osasis.diffusion import ddim_decode
@@ -148,10 +148,10 @@ def test_prompts_on_the_command_line() -> None:
 class Fussy(Stylizer):
     """Fails for one input in one variant."""
 
-    def pictures(self, label: str, rows: Any, chosen: Any, encodings: Any) -> Tensor:
-        if label == "style-0@1~smiling" and any(row["key"] == "00001.png" for row in rows):
+    def results(self, variant: Any, batch: Any) -> Any:
+        if variant.label == "style-0@1~smiling" and any(row["key"] == "00001.png" for row in batch.rows):
             raise RuntimeError("not this one")
-        return super().pictures(label, rows, chosen, encodings)
+        return super().results(variant, batch)
 
 
 FLAGS = {"text_steps": 2, "text_decode_steps": 1, "source_text": "a photo"}
@@ -159,7 +159,7 @@ FLAGS = {"text_steps": 2, "text_decode_steps": 1, "source_text": "a photo"}
 
 def test_prompts_through_the_job(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No collision, no mixing: rows and folders of their own; retry, resume and rejected inputs as ever."""
-    without_cluster(jobs.stylize, monkeypatch)
+    without_cluster(monkeypatch)
     case = Case.make(storage, tmp_path, styles=1)
     case.add({f"0000{i}.png": encoded_file(picture(24, 20, seed=i), "PNG") for i in range(2)} | {"bad.png": b"x"})
     texts = {"text": ["smiling", "painting smiling"], "styles": "none,style-0", **FLAGS}

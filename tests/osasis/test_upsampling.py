@@ -13,7 +13,8 @@ from torch import Tensor
 
 from osasis.errors import NotFinite
 from osasis.full_size import Size, full_size, scaled, texture_of
-from osasis.image import EXTENSIONS, FileFormat, FitMode, decode_image, encode_image, fit, to_tensor
+from osasis.image import FitMode, decode_image, encode_image, fit, to_tensor
+from osasis.imaging.encode import EXTENSIONS, FileFormat
 from osasis.metrics import gradient_correlation
 from osasis.upsampling import Detail, Upsampler, band_deviations, color_maps, match_bands, octaves
 

@@ -16,6 +16,38 @@ from tests.support import restated as r
 Meta = dict[str, Any]
 
 
+_KEPT = (
+    "input_blocks.0.0.weight",
+    "encoder.input_blocks.0.0.weight",
+    "out.2.weight",
+    "time_embed.time_embed.0.weight",
+)
+"""Weights of the trained UNet that the golden file keeps."""
+
+
+class _ToyClip:
+    """A linear CLIP of ``weights``, and the release's losses on it."""
+
+    def __init__(self, weights: Tensor) -> None:
+        self.weights = weights
+
+    def __call__(self, x: Tensor) -> Tensor:
+        nearest = torch.arange(224) * x.shape[-1] // 224  # as the release feeds CLIP
+        return torch.tanh(F.avg_pool2d(x[..., nearest, :][..., nearest], 56).flatten(1) @ self.weights)
+
+    def losses(
+        self, a: dict[str, Any], photo: Tensor, style: Tensor, content: Tensor, pred_c: Tensor, pred_s: Tensor
+    ) -> dict[str, Tensor]:
+        cos = F.cosine_similarity
+        photo_e, style_e, content_e, pred_c_e, pred_s_e = map(self, (photo, style, content, pred_c, pred_s))
+        return {
+            "cross_dom": a["cross_dom"] * (1 - cos(style_e - photo_e, pred_c_e - content_e)).mean(),
+            "in_dom": a["in_dom"] * (1 - cos(content_e - photo_e, pred_c_e - style_e)).mean(),
+            "recon_clip": a["recon_clip"] * (1 - cos(pred_s_e, style_e)).mean(),
+            "recon_l1": a["recon_l1"] * (pred_s - style).abs().mean(),
+        }
+
+
 class Maker:
     """Computes every file of a golden folder for the configuration in ``meta``; ``seed`` draws weights and inputs."""
 
@@ -197,14 +229,9 @@ class Maker:
         """The release's trainer: two branches, an optimizer step at every reverse step."""
         a, n = self.meta["training"]["args"], self.meta["training"]["args"]["batch_size"]
         style, photo, clip_w = self.image(1), self.image(1), self.draw(3 * 16, 24) * 0.3
-        g = {
-            "style_image": style,
-            "style_photo": photo,
-            "toy_clip_w": clip_w,
-            "conds_mean": self.mean,
-            "conds_std": self.std,
-        }
-        clip_w = clip_w.float().double()
+        g = {"style_image": style, "style_photo": photo, "toy_clip_w": clip_w}
+        g |= {"conds_mean": self.mean, "conds_std": self.std}
+        clip = _ToyClip(clip_w.float().double())
         net_b, spn = _copy(self.diffae), _copy(self.spns["time" if a["map_time"] else "plain"])
         optimizers = [
             torch.optim.Adam(
@@ -212,12 +239,6 @@ class Maker:
             ),
             torch.optim.Adam(list(spn.tensors.values()), lr=1e-4),
         ]
-
-        def clip(x: Tensor) -> Tensor:
-            return torch.tanh(F.adaptive_avg_pool2d(x, 4).flatten(1) @ clip_w)
-
-        def cos(u: Tensor, v: Tensor) -> Tensor:
-            return F.cosine_similarity(u, v)
 
         with torch.no_grad():
             z_photo = self.enc(photo)
@@ -242,16 +263,7 @@ class Maker:
                 to = back[i - 1] if i else 1.0
                 x_s, pred_s = r.ddim(x_s, r.unet(net_b, self.c, x_s, t, z_photo), back[i], to)
                 x_c, pred_c = r.ddim(x_c, r.unet(net_b, self.c, x_c, t.expand(n), z_in), back[i], to)
-                e = {
-                    name: clip(x)
-                    for name, x in (("A", photo), ("B", style), ("c", content), ("p", pred_c), ("q", pred_s))
-                }
-                terms = {
-                    "cross_dom": a["cross_dom"] * (1 - cos(e["B"] - e["A"], e["p"] - e["c"])).mean(),
-                    "in_dom": a["in_dom"] * (1 - cos(e["c"] - e["A"], e["p"] - e["B"])).mean(),
-                    "recon_clip": a["recon_clip"] * (1 - cos(e["q"], e["B"])).mean(),
-                    "recon_l1": a["recon_l1"] * (pred_s - style).abs().mean(),
-                }
+                terms = clip.losses(a, photo, style, content, pred_c, pred_s)
                 total = sum(terms.values(), torch.zeros(()))
                 for optimizer in optimizers:
                     optimizer.zero_grad()
@@ -264,13 +276,7 @@ class Maker:
                     g |= {"first_pred_content": pred_c, "first_pred_style": pred_s}
         g |= {"last_pred_content": pred_c, "last_pred_style": pred_s, "last_content_photo": content}
         g |= {f"final_spn.{k}": v for k, v in spn.tensors.items()}
-        kept = (
-            "input_blocks.0.0.weight",
-            "encoder.input_blocks.0.0.weight",
-            "out.2.weight",
-            "time_embed.time_embed.0.weight",
-        )
-        g |= {f"final_diffae_B.{k}": net_b.tensors[k] for k in kept}
+        g |= {f"final_diffae_B.{k}": net_b.tensors[k] for k in _KEPT}
         self.meta["training"]["losses"] = losses
         self.style = style
         return g, net_b, spn
@@ -376,7 +382,17 @@ WIDE = {
 }  # fmt: skip
 """Heads by width, attention at two sizes, convolutions between levels; a photo prior with everything otherwise."""
 
+LARGE = {
+    "config": SMALL["config"] | {
+        "image_size": 64, "channel_mult": [1, 1], "enc_channel_mult": [1, 1, 1], "attention_resolutions": [32],
+        "num_res_blocks": 1,
+    },
+    "training": {"args": TRAINING | {"n_iter": 1}}, "inference": INFERENCE, "p2": P2,
+}  # fmt: skip
+"""64 pixels, of which 224 is no multiple: what CLIP is fed shows."""
+
 STEPS = {
+    "large": {"encode": 10, "decode": 10, "sample": 5, "latent": 10},
     "small": {"encode": 20, "decode": 10, "sample": 5, "latent": 20},
     "wide": {"encode": 10, "decode": 20, "sample": 10, "latent": 10},
 }
@@ -385,7 +401,7 @@ STEPS = {
 def make_folders(root: Path) -> dict[str, Path]:
     """A folder of each configuration above, with its official files, by name."""
     folders = {}
-    for name, meta in {"small": SMALL, "wide": WIDE}.items():
+    for name, meta in {"small": SMALL, "wide": WIDE, "large": LARGE}.items():
         maker = Maker(json.loads(json.dumps(meta)), seed=len(name))
         folders[name] = maker.write(root / name, STEPS[name])
         maker.write_official(folders[name])

@@ -1,38 +1,47 @@
-"""Streaming jobs without a cluster: the same plan, stages and recorder, block by block in this process."""
+"""Streaming jobs without a cluster: the same stages, chunk by chunk in this process."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
-import pyarrow as pa
 import pytest
 import ray
 
-from jobs.streaming.prepare import WORK, Prepare
+from cluster.runtime.resources import Resources
+from jobs.streaming.decoding import Decode
+from jobs.streaming.execution import Execution
+from jobs.streaming.ledger import LocalLedger
+from jobs.streaming.rows import CHUNK, Row, one_row
 from jobs.streaming.worker import Task, Worker
 
 
 @dataclass(frozen=True)
-class InProcessPipeline:
-    """In the place of :class:`jobs.streaming.pipeline.Pipeline`; stages are pickled as on their way to a node."""
+class InProcess:
+    """In the place of :class:`jobs.streaming.execution.Execution`; stages are pickled as on their way to a node."""
 
-    prepare: Prepare
+    decode: Decode
     task: Task
-    pool: None
     worker: type[Worker[Any]]
+    workers: int = 1
 
-    def run(self, work: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-        prepare, task, worker = ray.cloudpickle.loads(ray.cloudpickle.dumps((self.prepare, self.task, self.worker)))
-        actor = worker(task)
-        for start in range(0, len(work), 2 * task.batch_size):
-            block = pa.Table.from_pylist(list(work[start : start + 2 * task.batch_size]), schema=WORK)
-            yield actor(prepare(block)).to_pylist()
+    @classmethod
+    @contextmanager
+    def connected(
+        cls, decode: Decode, task: Task, worker: type[Worker[Any]], resources: Resources, most: int | None
+    ) -> Iterator["InProcess"]:
+        yield cls(*ray.cloudpickle.loads(ray.cloudpickle.dumps((decode, task, worker))))
+
+    def run(self, work: Iterable[list[Row]]) -> Iterator[tuple[str, list[Row]]]:
+        ledger = LocalLedger()
+        worker = self.worker(self.task, ledger)
+        for number, inputs in enumerate(work):
+            chunk = one_row({"chunk": number, "inputs": inputs}, CHUNK)
+            for table in worker(self.decode(chunk, ledger)):
+                (row,) = table.to_pylist()
+                yield row["worker"], row["outcomes"]
 
 
-def without_cluster(job: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let ``job`` (a module that has ``connect``, ``pool`` and ``Pipeline``) do its work in this process."""
-    monkeypatch.setattr(job, "connect", nullcontext)
-    monkeypatch.setattr(job, "pool", lambda flags: None)
-    monkeypatch.setattr(job, "Pipeline", InProcessPipeline)
+def without_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let streaming jobs do their work in this process."""
+    monkeypatch.setattr(Execution, "connected", InProcess.connected)

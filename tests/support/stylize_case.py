@@ -3,7 +3,8 @@
 import hashlib
 import sys
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,17 @@ from catalog.manifest import Manifest
 from catalog.schema import NewStyle
 from catalog.store import StyleCatalog
 from cluster.storage import Storage
-from jobs.streaming.outstanding import Tally
-from jobs.streaming.plan import StylizeFlags, make_plan
-from jobs.streaming.stylizer import Stylizer
-from jobs.stylize import stylize
+from jobs.streaming.command import StylizeFlags, resolve
+from jobs.streaming.planning import Tally
+from jobs.streaming.run import Executes, run
+from jobs.streaming.stylizing import Stylizer
+from jobs.stylize import stages
 from osasis.base import load_base
 from osasis.image import decode_image
 from tests.support.hostile import encoded, picture
 from tests.support.tiny import SIZE, make_tiny_base, tiny_style_bytes
+
+_RUNS = count()
 
 
 @dataclass
@@ -64,11 +68,11 @@ class Case:
     def add_pictures(self, count: int) -> None:
         self.add({f"{i:05d}.png": encoded(picture(24, 20, seed=i), "PNG") for i in range(count)})
 
-    def run(self, worker: type[Stylizer] = Stylizer, window_pairs: int = 1000, **flags: Any) -> Tally:
+    def run(self, worker: type[Stylizer] = Stylizer, *, execute: Executes | None = None, **flags: Any) -> Tally:
         """The job in this process."""
         tally = Tally()
-        plan = make_plan(StylizeFlags(**(self.flags | flags)))
-        stylize(plan, "test-run", tally, worker=worker, window_pairs=window_pairs)
+        job = resolve(StylizeFlags(**(self.flags | flags)))
+        run(replace(stages(job, f"run-{next(_RUNS)}"), worker=worker), job.flags, tally, execute)
         return tally
 
     def argv(self, **flags: Any) -> list[str]:

@@ -1,23 +1,26 @@
-"""What is to be stylized: a folder or prefix, one file, or a table's column of URIs, listed as a stream."""
+"""Stage "list": a folder or prefix, one file, or a table's column of URIs → a stream of inputs.
+
+Takes a URI; gives an :class:`Item` for each input. Needs the inputs' storage. A fault of the storage stops the run.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import PurePosixPath
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 
 from catalog.output_names import relative_key, uri_key
 from cluster.commandline.cli import ConfigError, Problem
-from cluster.storage import Storage
+from cluster.storage import Storage, StorageError
+from cluster.storage.tables import open_parquet
 
 READABLE = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"])
 PICTURES = READABLE | {".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd"}
 """Extensions taken from a folder: those that cannot be read too, to be rejected rather than overlooked."""
 
-_TABLES = {".parquet": "parquet", ".csv": "csv"}
+_TABLES = frozenset([".parquet", ".csv"])
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,9 @@ class Item:
 class Source(Protocol):
     """A stream of inputs and a way to read each, usable on any node."""
 
+    unique: ClassVar[bool]
+    """Whether no input can come twice."""
+
     def items(self) -> Iterator[Item]:
         """All inputs, in an order that is the same every time while nothing changes."""
         ...
@@ -45,6 +51,7 @@ class Source(Protocol):
 class FolderSource:
     """Picture files below a folder or prefix; hidden files and other extensions are skipped."""
 
+    unique: ClassVar[bool] = True
     folder: Storage
 
     def items(self) -> Iterator[Item]:
@@ -61,6 +68,7 @@ class FolderSource:
 class FileSource:
     """A single file, whatever its name."""
 
+    unique: ClassVar[bool] = True
     file: Storage
 
     def items(self) -> Iterator[Item]:
@@ -77,13 +85,14 @@ class TableSource:
     An empty cell stays an input, named by its row, and fails when read.
     """
 
+    unique: ClassVar[bool] = False
     file: Storage
     column: str
 
     def items(self) -> Iterator[Item]:
         root = self.file.uri.rpartition("/")[0]
         row = 0
-        for batch in self.dataset().to_batches(columns=[self.column], batch_size=8192):
+        for batch in self._batches():
             for value in batch.column(0).cast(pa.string()).to_pylist():
                 row += 1
                 if not value:
@@ -98,10 +107,23 @@ class TableSource:
             raise FileNotFoundError(f"column {self.column} is empty in this row")
         return Storage.open(locator).read_bytes()
 
-    def dataset(self) -> ds.Dataset:
-        """The table, unread."""
-        kind = _TABLES[PurePosixPath(self.file.path).suffix.lower()]
-        return ds.dataset(self.file.path, filesystem=self.file.filesystem, format=kind)
+    def column_names(self) -> list[str]:
+        """Raises StorageError, ArrowInvalid or OSError where the table cannot be read."""
+        names: list[str] = open_parquet(self.file).schema_arrow.names if self._parquet else self._csv().schema.names
+        return names
+
+    @property
+    def _parquet(self) -> bool:
+        return PurePosixPath(self.file.path).suffix.lower() == ".parquet"
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        if self._parquet:
+            yield from open_parquet(self.file).iter_batches(8192, columns=[self.column])
+        else:
+            yield from self._csv().to_batches(columns=[self.column], batch_size=8192)
+
+    def _csv(self) -> ds.Dataset:
+        return ds.dataset(self.file.path, filesystem=self.file.filesystem, format="csv")
 
 
 def open_source(uri: str, column: str) -> Source:
@@ -117,7 +139,9 @@ def open_source(uri: str, column: str) -> Source:
     elif PurePosixPath(place.path).suffix.lower() in _TABLES:
         source = TableSource(place, column)
         try:
-            names = source.dataset().schema.names
+            names = source.column_names()
+        except StorageError as error:
+            raise ConfigError(Problem("--input", str(error))) from None
         except (pa.ArrowInvalid, OSError) as error:
             raise ConfigError(Problem("--input", f"{uri} is not a readable table: {error}")) from None
         if column not in names:
@@ -127,10 +151,3 @@ def open_source(uri: str, column: str) -> Source:
     if next(source.items(), None) is None:
         raise ConfigError(Problem("--input", f"no pictures in {uri}", f"files ending in {' '.join(sorted(READABLE))}"))
     return source
-
-
-def windows(source: Source, size: int, limit: int | None = None) -> Iterator[list[Item]]:
-    """Inputs in groups of ``size``, so that memory depends on the group and not on the whole."""
-    items = islice(source.items(), limit)
-    while group := list(islice(items, size)):
-        yield group

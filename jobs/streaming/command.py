@@ -18,12 +18,12 @@ from cluster.commandline.problems import Problems
 from cluster.storage import Storage
 from jobs.shared.bases import DEFAULT_BASE, describe_base
 from jobs.streaming.flags import StreamFlags, reached
-from jobs.streaming.inputs import Source, open_source
+from jobs.streaming.listing import Source, open_source
 from jobs.streaming.variants import Variant
 from osasis.base import BaseSpec, bundled_bases, fingerprint
 from osasis.errors import OsasisError
-from osasis.image import FitMode
-from osasis.settings import StylizeConfig, TextConfig
+from osasis.image import DECODER, FitMode
+from osasis.settings import OutputConfig, StylizeConfig, TextConfig
 
 _FIRST = {"t0_ratio", "encode_steps", "decode_steps", "lambda_spn", "style_levels", "seed"}
 """Parameters of stylization that were always part of :func:`params_hash`."""
@@ -46,7 +46,7 @@ class TextFlags(TextConfig):
     text: list[str] = Field([], description="Prompts, such as smiling; each makes pictures of its own.")
 
 
-class StylizeFlags(StylesFlags, StreamFlags, StylizeConfig, TextFlags):  # type: ignore[misc]  # each has a model_config; the first counts
+class StylizeFlags(StylesFlags, StreamFlags, OutputConfig, StylizeConfig, TextFlags):  # type: ignore[misc]  # each has a model_config; the first counts
     """Stylize every picture of --input in every style of --styles, as pictures and a manifest under --output.
 
     Running the same command again does only what is missing. Exit code 3 counts what earlier runs rejected or failed,
@@ -57,6 +57,7 @@ class StylizeFlags(StylesFlags, StreamFlags, StylizeConfig, TextFlags):  # type:
         "--storage runs/demo --styles all --input photos --output out",
         "--storage s3://bucket/styles --styles monet@prod,tag:print --input s3://bucket/photos "
         "--output s3://bucket/out --gpus-per-worker 1",
+        "--storage runs/demo --styles all --input photos --output out --fit pad --size original --format jpeg",
         "--storage runs/demo --styles none --text smiling,'grey hair' --input photos --output out --dry-run",
     )
 
@@ -64,14 +65,18 @@ class StylizeFlags(StylesFlags, StreamFlags, StylizeConfig, TextFlags):  # type:
         """The method's part."""
         return StylizeConfig(**self.model_dump(include=set(StylizeConfig.model_fields)))
 
+    def output_config(self) -> OutputConfig:
+        """How pictures come out."""
+        return OutputConfig(**self.model_dump(include=set(OutputConfig.model_fields)))
+
     def text_config(self) -> TextConfig:
         """The part of text-driven manipulation."""
         return TextConfig(**self.model_dump(include=set(TextConfig.model_fields)))
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Everything resolved: what is read, by which base and styles, and where it goes."""
+class StylizeJob:
+    """A stylize command, resolved: what is read, by which base and styles, and where it goes."""
 
     flags: StylizeFlags
     storage: Storage
@@ -84,7 +89,7 @@ class Plan:
     warnings: tuple[str, ...] = ()
 
 
-def make_plan(flags: StylizeFlags) -> Plan:
+def resolve(flags: StylizeFlags) -> StylizeJob:
     """Resolve ``flags``, reading but writing nothing.
 
     Raises:
@@ -112,7 +117,7 @@ def make_plan(flags: StylizeFlags) -> Plan:
     if problems or not (storage and variants and source and output and base):
         raise ConfigError(problems)
     base_location, spec = base
-    return Plan(
+    return StylizeJob(
         flags=flags,
         storage=storage,
         source=source,
@@ -133,24 +138,48 @@ def make_variants(flags: StylizeFlags, versions: Sequence[StyleVersion], base_fi
     texts: list[str | None] = [*dict.fromkeys(flags.text)] or [None]
     asked = flags.text_config().model_dump(mode="json")
     hashes = {
-        text: params_hash(flags.config(), flags.fit, base_fingerprint, None if text is None else asked | {"text": text})
+        text: params_hash(
+            flags.config(),
+            flags.fit,
+            base_fingerprint,
+            None if text is None else asked | {"text": text},
+            output=flags.output_config(),
+            decoder=flags.decoder,
+        )
         for text in texts
     }
     return tuple(replace(variant, text=text, params_hash=hashes[text]) for text in texts for variant in plain)
 
 
 def params_hash(
-    config: StylizeConfig, fit: FitMode, base_fingerprint: str, text: Mapping[str, Any] | None = None
+    config: StylizeConfig,
+    fit: FitMode,
+    base_fingerprint: str,
+    text: Mapping[str, Any] | None = None,
+    *,
+    output: OutputConfig | None = None,
+    decoder: int = DECODER,
 ) -> str:
     """Identity of the parameters that change pixels, the style aside. 16 hex digits.
 
-    ``text``: the prompt with its settings, where there is one.
+    Args:
+        text: the prompt with its settings, where there is one.
+        output: None: as it always was.
+        decoder: version of what pixels come of a file; 1 did not count yet.
     """
     asked = config.model_dump(mode="json", exclude_defaults=True)
     # Parameters that came later count where they are set, so that outputs made before them stay the same outputs.
-    values = {"config": config.model_dump(mode="json", include=_FIRST) | asked, "fit": fit, "base": base_fingerprint}
+    values: dict[str, Any] = {
+        "config": config.model_dump(mode="json", include=_FIRST) | asked,
+        "fit": fit,
+        "base": base_fingerprint,
+    }
     if text:
         values["text"] = dict(text)
+    if output and (changed := output.identity()):
+        values["output"] = changed
+    if decoder > 1:
+        values["decoder"] = decoder
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -191,6 +220,6 @@ def occupied(manifest: Manifest, variants: Sequence[Variant]) -> list[Problem]:
     """Pictures of other parameters would be overwritten, and their rows be wrong."""
     labels = {(variant.pair, variant.text): variant.label for variant in variants}
     taken = [labels[found] for found in manifest.other_parameters(list(labels))]
-    hint = "give another --output, or the parameters of that run"
+    hint = "give another --output, or the parameters of that run (--former-decoding where it ignored colour profiles)"
     message = f"holds pictures of {', '.join(taken)} made with other parameters"
     return [Problem("--output", message, hint)] if taken else []

@@ -1,0 +1,84 @@
+"""Stage "record": outcomes → committed rows of the manifest.
+
+Takes FINISHED rows, whose files are durable; gives counts. Needs the manifest's storage. Failures that may not be the
+inputs' fault are held back (:class:`jobs.streaming.failures.Streaks`); a commit that fails stops the run, and what it
+held stays undecided.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from catalog.manifest import Manifest
+from jobs.streaming.failures import Streaks
+from jobs.streaming.rows import Row
+from jobs.streaming.variants import Variant
+
+COMMIT_ROWS = 2000
+COMMIT_SECONDS = 10.0
+"""A group is committed when it has this many rows or the last commit is this old, whichever comes first."""
+
+COMPACT_COMMITS = 200
+"""Commits after which small files are joined, so that a long run's log stays short."""
+
+
+class Record:
+    """Makes outcomes manifest rows.
+
+    Attributes:
+        seen: statuses taken in, in (input, variant) pairs.
+        counts: the same, as far as committed.
+    """
+
+    def __init__(
+        self, manifest: Manifest, variants: Sequence[Variant], *, run_id: str, seed: int, retrying: bool = False
+    ) -> None:
+        self._manifest = manifest
+        self._columns = {variant.label: variant.columns for variant in variants}
+        self._hashes = {variant.params_hash for variant in variants}
+        self._common = {"run_id": run_id, "seed": seed}
+        self._retrying = retrying
+        self._streaks = Streaks()
+        self._rows: list[Row] = []
+        self._commits = 0
+        self._committed_at = time.monotonic()
+        self.seen: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
+
+    def add(self, worker: str, outcomes: Sequence[Row]) -> None:
+        """Record outcomes; commits when it is time. None of them only looks at the clock.
+
+        Raises:
+            RunStopped: too many in a row failed.
+        """
+        self._take(self._streaks.take(worker, outcomes))
+        if len(self._rows) >= COMMIT_ROWS or time.monotonic() - self._committed_at >= COMMIT_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Commit what is held, failures in doubt aside."""
+        rows, self._rows = self._rows, []
+        if rows:
+            self._manifest.append(rows)
+            self.counts.update(row["status"] for row in rows)
+            self._commits += 1
+            if self._commits % COMPACT_COMMITS == 0:
+                self._manifest.compact()
+        self._committed_at = time.monotonic()
+
+    def finish(self) -> None:
+        """Commit everything, of a run that came to its end."""
+        self._take(self._streaks.rest())
+        self.flush()
+        self._manifest.compact()
+
+    def settle(self) -> None:
+        """Remove rows that gave way to newer ones, those of a run that was killed before it could included."""
+        if self._retrying:
+            self._manifest.settle(self._hashes)
+
+    def _take(self, outcomes: Sequence[Row]) -> None:
+        for outcome in outcomes:
+            self.seen[outcome["status"]] += 1
+            named = {name: value for name, value in outcome.items() if name != "variant"}
+            self._rows.append(named | self._common | self._columns[outcome["variant"]])
