@@ -83,4 +83,4 @@ class Decode:
 
 
 def _known(item: Row) -> Row:
-    return {name: item[name] for name in ("input_uri", "key", "missing")}
+    return {name: item[name] for name in ("input_uri", "key", "locator", "missing")}
