@@ -114,5 +114,5 @@ def to_image(tensor: Tensor) -> Image.Image:
 
 
 def encode_png(image: Image.Image) -> bytes:
-    """PNG bytes that say sRGB; equal pixels give equal bytes."""
+    """PNG bytes, tagged as sRGB; equal pixels give equal bytes."""
     return encode_image(image)
