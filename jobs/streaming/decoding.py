@@ -57,20 +57,29 @@ class Decode:
         try:
             data = self.source.read(item["locator"])
         except Exception as error:
-            return row | {"status": "failed", "error_type": "unreadable", "error": f"{type(error).__name__}: {error}"}
+            return row | {
+                "status": "failed",
+                "error_type": "unreadable",
+                "error": in_text(f"{type(error).__name__}: {error}"),
+            }
         row["input_sha256"] = hashlib.sha256(data).hexdigest()
         try:
             square, transform = fit(decode_image(data, max_pixels=self.max_pixels), self.size, self.mode)
         except ImageRejected as rejected:
-            return row | {"status": "rejected", "error_type": rejected.kind, "error": str(rejected)}
+            return row | {"status": "rejected", "error_type": rejected.kind, "error": in_text(str(rejected))}
         except Exception as error:
-            return row | {"status": "failed", "error_type": type(error).__name__, "error": str(error)}
+            return row | {"status": "failed", "error_type": type(error).__name__, "error": in_text(str(error))}
         return row | {
             "width": transform.original_width,
             "height": transform.original_height,
             "transform": transform.model_dump_json(),
             "pixels": square.tobytes(),
         }
+
+
+def in_text(message: str) -> str:
+    """A message that can be stored: names of files may hold bytes that are no UTF-8."""
+    return message.encode(errors="backslashreplace").decode()
 
 
 def _known(item: Row) -> Row:
