@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from jobs.streaming.failures import together
+from cluster.storage import StorageUnavailable
+from jobs.streaming.failures import RunStopped, together
 from jobs.streaming.ledger import Ledger
 from jobs.streaming.listing import Source
 from jobs.streaming.rows import DECODED, Row, one_row
@@ -52,10 +53,16 @@ class Decode:
         return picture
 
     def picture(self, item: Row) -> Row:
-        """WORK → PICTURE."""
+        """WORK → PICTURE.
+
+        Raises:
+            RunStopped: storage cannot be read at present, which says nothing about the input.
+        """
         row = _known(item)
         try:
             data = self.source.read(item["locator"])
+        except StorageUnavailable as error:
+            raise RunStopped(f"an input cannot be read: {error}") from None
         except Exception as error:
             return row | {
                 "status": "failed",
@@ -64,7 +71,8 @@ class Decode:
             }
         row["input_sha256"] = hashlib.sha256(data).hexdigest()
         try:
-            square, transform = fit(decode_image(data, max_pixels=self.max_pixels), self.size, self.mode)
+            upright = decode_image(data, max_pixels=self.max_pixels)
+            square, transform = fit(upright, self.size, self.mode)
         except ImageRejected as rejected:
             return row | {"status": "rejected", "error_type": rejected.kind, "error": in_text(str(rejected))}
         except Exception as error:
@@ -73,6 +81,7 @@ class Decode:
             "width": transform.original_width,
             "height": transform.original_height,
             "transform": transform.model_dump_json(),
+            "notes": "; ".join(upright.info["notes"]) or None,
             "pixels": square.tobytes(),
         }
 
@@ -83,4 +92,4 @@ def in_text(message: str) -> str:
 
 
 def _known(item: Row) -> Row:
-    return {name: item[name] for name in ("input_uri", "key", "missing")}
+    return {name: item[name] for name in ("input_uri", "key", "locator", "missing")}

@@ -17,6 +17,7 @@ _FILE = [
     ("width", pa.int64()),
     ("height", pa.int64()),
     ("transform", pa.string()),
+    ("notes", pa.string()),  # what was mended or left out in decoding
 ]
 _VERDICT = [
     ("status", pa.string()),
@@ -27,7 +28,14 @@ _VERDICT = [
 WORK = pa.struct([*_INPUT, ("locator", pa.string()), ("missing", pa.list_(pa.string()))])
 """An input to be done; ``missing``: labels of the variants that it lacks."""
 
-PICTURE = pa.struct([*_INPUT, *_FILE, *_VERDICT, ("missing", pa.list_(pa.string())), ("pixels", pa.binary())])
+PICTURE = pa.struct(
+    [
+        *_INPUT, *_FILE, *_VERDICT,
+        ("locator", pa.string()),
+        ("missing", pa.list_(pa.string())),
+        ("pixels", pa.binary()),
+    ]
+)  # fmt: skip
 """An input decoded: S · S · 3 uint8 of ``pixels``, or null where ``status`` is "rejected" or "failed"."""
 
 OUTCOME = pa.struct(
