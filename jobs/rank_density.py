@@ -24,7 +24,7 @@ from jobs.streaming.decoding import Decode
 from jobs.streaming.exclusive import exclusive
 from jobs.streaming.failures import RunStopped
 from jobs.streaming.flags import StreamFlags
-from jobs.streaming.listing import Source, open_source
+from jobs.streaming.listing import Source, in_words, open_source
 from jobs.streaming.planning import Plan, Tally
 from jobs.streaming.ranking import DENSITY_SCHEMA, Ranker, RankerTask
 from jobs.streaming.recording import Record
@@ -164,6 +164,8 @@ def main() -> ExitCode:
             record.counts.update(tally.counts())
     done, rejected, failed = (record.counts[status] for status in ("done", "rejected", "failed"))
     console.print(f"{done} measured, {rejected} rejected, {failed} failed of {tally.inputs} inputs")
+    if tally.passed_over:
+        console.print(f"passed over: {in_words(tally.passed_over)}", markup=False)
     return record.exit_code
 
 

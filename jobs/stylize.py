@@ -16,6 +16,7 @@ from jobs.streaming.command import StylizeFlags, StylizeJob, resolve
 from jobs.streaming.decoding import Decode
 from jobs.streaming.exclusive import exclusive
 from jobs.streaming.failures import RunStopped
+from jobs.streaming.listing import in_words
 from jobs.streaming.planning import Plan, Tally
 from jobs.streaming.recording import Record
 from jobs.streaming.run import Stages, run
@@ -95,6 +96,8 @@ def main() -> ExitCode:
         + (f"{new} of them now, in {time.monotonic() - start:.0f} s" if new else "everything was already decided"),
         highlight=False,
     )
+    if tally.passed_over:
+        console.print(f"passed over: {in_words(tally.passed_over)}", highlight=False, markup=False)
     if record.exit_code == ExitCode.RECORDED_FAILURES:
         console.print(f"reasons: columns error_type and error of {job.output.uri}/manifest", highlight=False)
     return record.exit_code
