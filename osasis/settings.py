@@ -6,7 +6,7 @@ The official release differs from the paper in ways that change outputs; each di
 
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from osasis.diffusion import ddim_timesteps
 from osasis.full_size import Size
@@ -23,10 +23,24 @@ Preset = Literal["official", "paper"]
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """``iterations: true`` would otherwise be 1."""
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and kind in (int, float, int | None, float | None):
+            raise ValueError(f"must be a number, not {str(value).lower()}")
+        return value
+
 
 def _respaced(steps: int) -> int:
     ddim_timesteps(steps)
     return steps
+
+
+def _unused(weight: float) -> bool:
+    """Left out where it is written: styles trained before a term could be chosen keep their identity."""
+    return weight == 0
 
 
 DdimSteps = Annotated[int, Field(gt=0), AfterValidator(_respaced)]
@@ -41,6 +55,29 @@ class LossWeights(_Settings):
     recon_clip: float = Field(30.0, ge=0, description="CLIP reconstruction of the reference.")
     recon_l1: float = Field(10.0, ge=0, description="L1 reconstruction of the reference.")
     recon_perceptual: float = Field(10.0, ge=0, description="LPIPS reconstruction of the reference.")
+    # Neither the paper's nor the release's: 0 in both presets.
+    style_moments: float = Field(
+        0.0, ge=0, exclude_if=_unused, description="Moments of the stylized contents' pixels and features against its."
+    )
+    style_colors: float = Field(
+        0.0, ge=0, exclude_if=_unused, description="Distribution of the stylized contents' colours against its."
+    )
+    self_similarity: float = Field(
+        0.0, ge=0, exclude_if=_unused, description="Self-similarity of features, each content against its stylization."
+    )
+    edges: float = Field(
+        0.0, ge=0, exclude_if=_unused, description="Luminance gradients, each content against its stylization."
+    )
+
+    @property
+    def perceptual_terms(self) -> list[str]:
+        """Terms in use that the perceptual network computes."""
+        return [name for name in ("recon_perceptual", "style_moments", "self_similarity") if getattr(self, name)]
+
+    @property
+    def clip_terms(self) -> list[str]:
+        """Terms in use that CLIP computes."""
+        return [name for name in ("cross_domain", "in_domain", "recon_clip") if getattr(self, name)]
 
 
 class StylePhotoConfig(_Settings):
@@ -72,6 +109,9 @@ class TrainConfig(_Settings):
     batch_size: int = Field(8, gt=0, description="Content photographs per iteration.")
     learning_rate: float = Field(5e-6, gt=0, description="Adam rate of eps_B.")
     spn_learning_rate: float = Field(1e-4, gt=0, description="Adam rate of the SPN.")
+    rate_decay: float = Field(
+        0.0, ge=0, le=1, exclude_if=_unused, description="Last part of the updates, over which both rates fall to 0."
+    )
     t0_ratio: float = Field(0.5, gt=0, lt=1, description="Depth of the structural code, as a part of T.")
     encode_steps: DdimSteps = Field(50, description="Forward DDIM steps over all of T.")
     decode_steps: DdimSteps = Field(20, description="Reverse DDIM steps over all of T; one update at each after t0.")
@@ -96,10 +136,21 @@ class TrainConfig(_Settings):
     clip_embeddings: Literal["raw", "unit"] = Field(
         "raw", description="Directions are between embeddings as CLIP gives them, or scaled to unit length."
     )
+    clip_image: Literal["joint", "statistics"] = Field(
+        "joint",
+        exclude_if=lambda said: said == "joint",  # styles trained before it could be chosen keep their identity
+        description="Which embedding of a picture CLIP's losses see: the one it shares with text, or the statistics"
+        " that it is projected from (networks/statistics.py).",
+    )
     spn: Literal["time", "plain"] = Field("time", description="SPN sees the respaced step's index, or no time.")
     spn_style: Literal["one", "lambda"] = Field("one", description="Weight of the SPN on the style branch.")
     spn_init: Literal["random", "zero"] = Field(
         "random", description="The SPN's last layer at the start; zero: finetuning begins at the base exactly."
+    )
+    spn_steps: Literal["each", "spread"] = Field(
+        "each",
+        exclude_if=lambda said: said == "each",  # styles trained before it could be chosen keep their identity
+        description="What stylizing in more steps than training adds of the SPN: as much at each, or as much in all.",
     )
     matched_t0: bool = Field(False, description="Decode from the level that encoding reached, not from the one below.")
     clip_reconstruction: Literal["cosine", "l1"] = Field("cosine", description="Form of the CLIP reconstruction.")

@@ -133,10 +133,15 @@ def missing_parts(spec: BaseSpec, config: TrainConfig) -> list[str]:
     lacks = []
     if photo is None and spec.photo_prior is None:
         lacks.append("photo_prior, which finds the style photo (or give style_photo.image)")
-    if spec.perceptual is None and (weights.recon_perceptual or photo is None):
-        lacks.append("perceptual (or set weights.recon_perceptual to 0 and give style_photo.image)")
+    if spec.perceptual is None and (weights.perceptual_terms or photo is None):
+        terms = weights.perceptual_terms or ["recon_perceptual"]
+        lacks.append(f"perceptual (or set weights.{', weights.'.join(terms)} to 0 and give style_photo.image)")
     known = {"main": spec.clip} | spec.more_clip
-    lacks += [f"clip {name!r}, named in clips" for name in config.clips or ("main",) if known.get(name) is None]
+    for name in (config.clips or ("main",)) if weights.clip_terms else ():
+        if (clip := known.get(name)) is None:
+            lacks.append(f"clip {name!r}, named in clips")
+        elif config.clip_image == "statistics" and not clip.has_statistics:
+            lacks.append(f"statistics of clip {name!r} (set clip_image to joint)")
     distances = {"main": spec.perceptual} | spec.more_perceptual
     lacks += [f"perceptual {name!r}, named in perceptuals" for name in config.perceptuals if not distances.get(name)]
     has_bank = "content_bank.safetensors" in spec.files and config.content.source == "bank"
