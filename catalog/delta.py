@@ -13,20 +13,22 @@ from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from catalog.errors import DamagedTable
-from cluster.storage import Storage, StorageError
+from cluster.storage import Storage, StorageError, StorageUnavailable
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def open_table(storage: Storage, name: str) -> DeltaTable | None:
+def open_table(storage: Storage, name: str, operation: str = "open") -> DeltaTable | None:
     """The table ``name`` below a storage at its newest version; None where nobody has written.
+
+    ``operation``: what it is opened for, as errors tell.
 
     Raises:
         StorageError: it cannot be reached.
         DamagedTable: it is there and cannot be opened.
     """
-    with explained(storage, name, "open"):
+    with explained(storage, name, operation):
         try:
             table = _opened(storage, name)
         except TableNotFoundError:
@@ -59,20 +61,22 @@ def read_table(table: DeltaTable, columns: Sequence[str], predicate: str | None 
 @contextmanager
 def explained(storage: Storage, name: str, operation: str) -> Iterator[None]:
     """Turns what Delta and its readers raise into a :class:`StorageError` that names table, operation and cause."""
-    import pyarrow as pa
-
     where = storage.child_uri(name)
     try:
         yield
     except CommitFailedError as error:
-        raise StorageError(f"{where}: cannot {operation}: too many others write; try again") from error
-    except (DeltaError, OSError, pa.ArrowException) as error:
+        raise StorageUnavailable(f"{where}: cannot {operation}: too many others write; try again") from error
+    except Exception as error:
+        if not isinstance(error, (DeltaError, OSError)) and not type(error).__module__.startswith("pyarrow"):
+            raise
+        if known := storage.explain(error):
+            raise known[0](f"{where}: cannot {operation}: {known[1]}") from error
         if not storage.is_local:
-            # Storage explains dead servers, credentials and buckets better than Delta does.
+            # Storage explains dead servers, proxies and certificates better than Delta does.
             try:
                 next(storage.walk(f"{name}/_delta_log", recursive=False), None)
             except StorageError as better:
-                raise StorageError(f"{where}: cannot {operation}: {better}") from error
+                raise type(better)(f"{where}: cannot {operation}: {better}") from error
         kind, advice = (DamagedTable, f"; {_ADVICE}") if _is_damage(error) else (StorageError, "")
         raise kind(f"{where}: cannot {operation}: {_first_words(error)}{advice}") from error
 

@@ -68,7 +68,7 @@ def main() -> ExitCode:
     if flags.dry_run:
         return ExitCode.DONE
     start = time.monotonic()
-    with run_record(job.storage, job="stylize", config=flags) as record:
+    with run_record(job.records, job="stylize", config=flags) as record:
         tally = Tally()
         try:
             with record.timed("stylize"):

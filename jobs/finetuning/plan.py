@@ -8,12 +8,13 @@ from functools import partial
 from typing import Literal, TypeVar
 
 from catalog.store import StyleCatalog
-from catalog.style_folder import StyleFolder
+from catalog.style_folder import StyleFolder, checkpoint_problem
 from cluster.commandline.cli import ConfigError, Problem
 from cluster.commandline.config_file import ConfigFile
+from cluster.commandline.help import flag_name
 from cluster.commandline.problems import Problems
 from cluster.storage import Storage
-from jobs.finetuning.styles_file import StyleEntry, StylesFile
+from jobs.finetuning.styles_file import Declared, StyleEntry, StylesFile, TrainStylesFlags, declared_styles
 from jobs.shared.bases import describe_base
 from osasis.base import BaseSpec, fingerprint
 from osasis.errors import OsasisError
@@ -45,6 +46,8 @@ class StylePlan:
     folder: StyleFolder
     """Where the finished files go."""
     state: State
+    note: str = ""
+    """Why a training that had ended begins again."""
 
     @property
     def run_name(self) -> str:
@@ -60,6 +63,33 @@ class TrainPlan:
 
 
 T = TypeVar("T")
+
+
+def plan_command(flags: TrainStylesFlags) -> TrainPlan:
+    """Resolve a command; reads, and writes nothing but a probe of the storage.
+
+    Raises:
+        ConfigError: with every problem found; a wrong value does not hide that a picture is missing.
+    """
+    declared = declared_styles(flags)
+    try:
+        styles = declared.check()
+    except ConfigError as error:
+        raise ConfigError([*error.problems, *_unreachable(declared)]) from None
+    return make_plan(styles, declared.file)
+
+
+def _unreachable(declared: Declared) -> list[Problem]:
+    """Places that a declaration with wrong values names in vain."""
+    problems = Problems(OsasisError)
+    data = {**declared.data, **declared.from_flags}
+    if isinstance(base := data.get("base"), str):
+        problems.attempt(declared.place("base"), lambda: describe_base(base))
+    styles = data.get("styles")
+    for i, style in enumerate(styles if isinstance(styles, list) else []):
+        if isinstance(style, dict) and isinstance(image := style.get("image"), str) and image:
+            problems.attempt(declared.place("styles", i, "image"), partial(_read_image, image))
+    return problems
 
 
 def make_plan(styles: StylesFile, file: ConfigFile | None) -> TrainPlan:
@@ -116,11 +146,7 @@ def _style_plan(
     identity = [fingerprint(base), picture_key(image), preset, config.model_dump(mode="json"), *content.values()]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
     folder = StyleFolder.of(storage, style.id, key)
-    state: State = "train"
-    if catalog.find(style.id, folder.checkpoint_uri):
-        state = "done"
-    elif folder.is_whole:
-        state = "register"
+    state, note = _state(catalog, style.id, folder)
     return StylePlan(
         style_id=style.id,
         image_uri=Storage.open(style.image).uri,
@@ -135,7 +161,18 @@ def _style_plan(
         train_key=key,
         folder=folder,
         state=state,
+        note=note,
     )
+
+
+def _state(catalog: StyleCatalog, style_id: str, folder: StyleFolder) -> tuple[State, str]:
+    known = catalog.find(style_id, folder.checkpoint_uri)
+    if known and not (problem := checkpoint_problem(known)):
+        return "done", ""
+    if known:
+        return "train", f"{problem}; it is trained again"
+    result, problem = folder.finished()
+    return ("register", "") if result else ("train", problem and f"{problem}; it is trained again")
 
 
 def read_photos(content: ContentConfig) -> dict[str, str]:
@@ -176,4 +213,4 @@ def _read_image(uri: str) -> bytes:
 
 
 def _place(file: ConfigFile | None, *keys: str | int) -> str:
-    return file.place(*keys) if file else "--" + ".".join(map(str, keys))
+    return file.place(*keys) if file else flag_name(*(keys[2:] if keys[:1] == ("styles",) else keys))

@@ -19,6 +19,7 @@ from catalog.schema import NewStyle
 from catalog.style_folder import CHECKPOINT, PHOTO, PREVIEW, REFERENCE
 from cluster.storage import Storage
 from jobs.finetuning.plan import StylePlan
+from jobs.finetuning.saved_state import STATE, newest_state
 from jobs.shared.bases import open_base
 from jobs.shared.previews import make_preview
 from osasis.base import clip_fingerprint
@@ -26,18 +27,18 @@ from osasis.full_size import texture_of, whole_reference
 from osasis.image import FitMode, decode_image, encode_png, fit, to_image, to_tensor
 from osasis.style_training import StyleTraining
 
-_STATE = "state.pt"
-
 
 def train_style(config: dict[str, Any]) -> None:
-    """Ray Train's loop for one style. ``config``: plan, base_location, run_id, checkpoint_every, board."""
+    """Ray Train's loop for one style. ``config``: plan, run, base_location, run_id, checkpoint_every, threads,
+    board.
+    """
     plan: StylePlan = config["plan"]
     board: Any = config["board"]
     device = ray.train.torch.get_device()
     if device.type == "cpu":
         torch.set_num_threads(config["threads"])
     base = open_base(config["base_location"], str(device))
-    state = _restored()
+    state = newest_state(config["run"], lambda text: board.note.remote(f"{plan.style_id}: {text}"))
     read = partial(_image, size=base.image_size, mode=plan.config.fit)
     picture = decode_image(Storage.open(plan.image_uri).read_bytes())
     training = StyleTraining(
@@ -63,17 +64,9 @@ def train_style(config: dict[str, Any]) -> None:
     ray.train.report({"iteration": training.iterations_done, **losses})
 
 
-def _restored() -> dict[str, Any] | None:
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return None
-    with checkpoint.as_directory() as folder:
-        return torch.load(Path(folder) / _STATE, map_location="cpu", weights_only=True)
-
-
 def _report(metrics: dict[str, float], state: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        torch.save(state, Path(folder) / _STATE)
+        torch.save(state, Path(folder) / STATE)
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 

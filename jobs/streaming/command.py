@@ -13,9 +13,10 @@ from catalog.manifest import Manifest
 from catalog.output_names import NO_STYLE
 from catalog.schema import StyleVersion
 from catalog.store import StyleCatalog, UnknownStyle
-from cluster.commandline.cli import ConfigError, JobFlags, Problem, Uri
+from catalog.style_folder import checkpoint_problems
+from cluster.commandline.cli import ConfigError, JobFlags, OutputUri, Problem, Uri
 from cluster.commandline.problems import Problems
-from cluster.storage import Storage
+from cluster.storage import Storage, StorageError
 from jobs.shared.bases import DEFAULT_BASE, describe_base
 from jobs.streaming.flags import StreamFlags, reached
 from jobs.streaming.listing import Source, open_source
@@ -32,7 +33,7 @@ _FIRST = {"t0_ratio", "encode_steps", "decode_steps", "lambda_spn", "style_level
 class StylesFlags(JobFlags):
     """Which styles of the catalog, on which base."""
 
-    storage: Uri = Field(description="Where the catalog is.")
+    storage: OutputUri = Field(description="Where the catalog is.")
     styles: str = Field(
         description="Styles by id, id@version, id@alias or tag:TAG; all; or none for the base alone.",
         json_schema_extra={"metavar": "LIST"},
@@ -80,6 +81,8 @@ class StylizeJob:
 
     flags: StylizeFlags
     storage: Storage
+    records: Storage
+    """Below it the run is recorded."""
     source: Source
     output: Storage
     base_location: str
@@ -97,8 +100,9 @@ def resolve(flags: StylizeFlags) -> StylizeJob:
     """
     problems = Problems(OsasisError, UnknownStyle)
     attempt = problems.attempt
-    storage = attempt("--storage", lambda: reached(flags.storage, writable=not flags.dry_run))
+    storage = attempt("--storage", lambda: reached(flags.storage, writable=False))
     versions = attempt("--styles", lambda: _versions(storage, flags.styles)) if storage else None
+    problems.extend(attempt("--styles", lambda: _without_checkpoint(versions or [])) or [])
     source = attempt("--input", lambda: open_source(flags.input, flags.input_column))
     output = attempt("--output", flags.open_output)
     base = None if versions is None and flags.base is None else attempt("--base", lambda: _base(flags.base, versions))
@@ -120,6 +124,7 @@ def resolve(flags: StylizeFlags) -> StylizeJob:
     return StylizeJob(
         flags=flags,
         storage=storage,
+        records=storage if flags.dry_run else _record_place(storage, output),
         source=source,
         output=output,
         base_location=base_location,
@@ -181,6 +186,20 @@ def params_hash(
     if decoder > 1:
         values["decoder"] = decoder
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _without_checkpoint(versions: Sequence[StyleVersion]) -> list[Problem]:
+    hint = "train that style again, or restore the file; style-catalog verify tells more"
+    return [Problem("--styles", problem, hint) for problem in checkpoint_problems(versions)]
+
+
+def _record_place(storage: Storage, output: Storage) -> Storage:
+    """Who may only read the catalog has the record with the output."""
+    try:
+        storage.check_writable()
+    except StorageError:
+        return output
+    return storage
 
 
 def _terms(selection: str) -> list[str]:

@@ -114,6 +114,8 @@ def test_a_node_whose_workers_leave_again_and_again_is_avoided() -> None:
     for i in range(LEAVES - 1):
         attempts.begin("work/0", "sick", ["sick"])
         assert not attempts.leave("work/0", "sick", "")
+        attempts.begin_loading("w", "sick", ["sick"])
+        attempts.end("load/w")
         assert attempts.begin(f"work/{i + 1}", "well", ["well"]) == 0
         attempts.end(f"work/{i + 1}")
     assert attempts.begin("work/0", "sick", ["sick"]) == 0, "to leave is not to die"
@@ -227,7 +229,7 @@ def test_a_fault_of_storage_leaves_rows_undecided(case: Case) -> None:
 def test_a_style_that_cannot_be_loaded_stops_the_run(case: Case) -> None:
     case.add_pictures(1)
     case.root.write_bytes("styles/style-0-0.safetensors", b"damaged")
-    with pytest.raises(RunStopped, match="style-0@1 cannot be loaded: CheckpointError"):
+    with pytest.raises(RunStopped, match=r"style-0@1 cannot be loaded: StorageRefused: .*sha256"):
         case.run()
     assert case.rows() == []
 

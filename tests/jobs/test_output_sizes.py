@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from catalog.manifest import Manifest
 from catalog.output_names import picture_name, relative_key
+from cluster.commandline.cli import ConfigError
 from cluster.storage import Storage
 from jobs.streaming.command import StylizeFlags, params_hash
 from jobs.streaming.listing import FolderSource
@@ -18,6 +20,8 @@ from jobs.streaming.writing import PhotographChanged, PhotographUnreadable, Writ
 from osasis.image import decode_image, fit
 from osasis.settings import OutputConfig, StylizeConfig
 from tests.support.hostile import encoded, picture
+from tests.support.in_process import without_cluster
+from tests.support.stylize_case import Case
 
 SIDE = 16
 
@@ -148,3 +152,19 @@ def test_threads_hold_no_more_than_there_is_room_for() -> None:
     assert most[0] <= 10
     with room.held(10**9):  # more than there is: alone
         pass
+
+
+def test_a_whole_run_at_another_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_cluster(monkeypatch)
+    case = Case.make(Storage.open(tmp_path / "root"), tmp_path, styles=1)
+    case.add({"a.png": encoded(picture(60, 40), "PNG"), "b.jpg": encoded(picture(30, 50), "JPEG"), "c.png": b"none"})
+    counts = case.run(size="original", format="webp", fit="pad").counts()
+    assert (counts["done"], counts["rejected"]) == (2, 1)
+    rows = Manifest(case.root.child("out")).rows(["key", "output_uri", "width", "height"], status="done")
+    for row in rows:
+        assert row["output_uri"].endswith(f"/{row['key']}.webp")
+        image = decode_image(Storage.open(row["output_uri"]).read_bytes())
+        assert image.size == (row["width"], row["height"])
+    assert case.run(size="original", format="webp", fit="pad").counts()["decided_before"] == 3
+    with pytest.raises(ConfigError, match="other parameters"):
+        case.run(size=20, format="webp", fit="pad")

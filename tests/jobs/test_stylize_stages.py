@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from catalog.manifest import SCHEMA, Manifest
 from catalog.output_names import relative_key, uri_key
 from catalog.store import StyleCatalog
-from cluster.storage import Storage
+from cluster.storage import Storage, StorageRefused, StorageUnavailable
 from jobs.streaming.command import StylizeFlags, resolve
 from jobs.streaming.decoding import Decode
 from jobs.streaming.encoding import Batch, Encode
+from jobs.streaming.failures import RunStopped
 from jobs.streaming.ledger import LocalLedger
 from jobs.streaming.listing import FolderSource, Item, open_source
 from jobs.streaming.planning import Plan, Tally, chunk_inputs, chunks
@@ -196,6 +197,27 @@ def test_what_cannot_be_read_fails(tmp_path: Path) -> None:
     assert "NotFound" in row["error"]
 
 
+@pytest.mark.parametrize("refused", [True, False])
+def test_storage_that_serves_nobody_stops_the_run_and_one_that_refuses_an_input_fails_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: bool
+) -> None:
+    write_files(tmp_path, {"a.png": encoded(picture(), "PNG")})
+    work = chunk_of(tmp_path, ["style-0@1"])
+    error = StorageRefused("a.png: access denied") if refused else StorageUnavailable("a.png: credentials have expired")
+
+    def read(source: FolderSource, locator: str) -> bytes:
+        raise error
+
+    monkeypatch.setattr(FolderSource, "read", read)
+    decode = Decode(FolderSource(Storage.open(tmp_path)), SIZE, "crop", 10**7)
+    if refused:
+        (chunk,) = decode(work, LocalLedger()).to_pylist()
+        assert [(row["status"], row["error_type"]) for row in chunk["inputs"]] == [("failed", "unreadable")]
+    else:
+        with pytest.raises(RunStopped, match=r"an input cannot be read: a\.png: credentials have expired"):
+            decode(work, LocalLedger())
+
+
 def stylized(stylizer: Stylizer, chunk: pa.Table) -> list[Row]:
     return [outcome for table in stylizer(chunk) for row in table.to_pylist() for outcome in row["outcomes"]]
 
@@ -354,7 +376,7 @@ def test_chunks_keep_every_worker_busy() -> None:
     assert [len(chunk) for chunk in chunks(work, most=2, workers=1)] == [2, 2, 2, 2, 1, 1]
     assert chunk_inputs(styles=4, held=4, batch_size=8, image_size=64) == 16
     assert chunk_inputs(styles=5, held=4, batch_size=8, image_size=64) == 512
-    assert chunk_inputs(styles=5, held=4, batch_size=8, image_size=1024) == 42
+    assert chunk_inputs(styles=5, held=4, batch_size=8, image_size=1024) == 21
 
 
 def test_an_alias_is_planned_as_the_version_it_points_to(tmp_path: Path) -> None:
