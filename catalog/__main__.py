@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from keyword import iskeyword
+from typing import Any
 
 from catalog.errors import CatalogUsageError, UnknownStyle
 from catalog.selector import SelectorError
@@ -13,28 +14,28 @@ from cluster.commandline.exit_code import ExitCode
 from cluster.storage import Storage, StorageError
 
 COMMANDS = {
-    "list": "versions of styles, filtered and sorted",
-    "show": "everything known of some styles",
-    "search": "styles nearest to words or a picture",
-    "sql": "one SELECT over the current catalog",
-    "alias": "names such as prod for one version, moved as a whole",
+    "list": "list versions of styles, filtered and sorted",
+    "show": "show everything recorded about styles",
+    "search": "find the styles nearest to a text or a picture",
+    "sql": "run one SELECT over the current catalog",
+    "alias": "set, move, remove and list aliases such as prod",
     "tag": "add and remove tags",
-    "note": "add and remove notes",
-    "history": "events of a style, and who made them",
-    "delete": "hide versions",
-    "restore": "show deleted versions again",
+    "note": "add, remove and list notes",
+    "history": "list what changed about a style, when and by whom",
+    "delete": "hide versions; their files stay until gc",
+    "restore": "undo delete",
     "gc": "free the files of versions deleted long ago",
-    "optimize": "keep many small commits quick to read",
-    "verify": "compare the catalog with what is stored",
+    "optimize": "compact the tables and remove files no longer in use",
+    "verify": "check the tables and every checkpoint against storage",
     "pull": "download a version and check it",
     "export": "write styles with all their files to a bundle",
     "import": "register the styles of a bundle",
-    "gallery": "a page for browsing styles",
-    "lineage": "where a picture comes from, and how to make it again",
+    "gallery": "write a page for browsing styles",
+    "lineage": "show what a picture was made from, and the command that makes it again",
 }
 """Each is a module of :mod:`catalog.commands`."""
 
-_USAGE = "Styles that were trained, and where they are. style-catalog COMMAND --help says more."
+_USAGE = "The catalog of trained styles below a storage. style-catalog COMMAND --help shows its flags and examples."
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -42,10 +43,11 @@ def main(args: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if args is None else args)
     name = _command(given)
     module = import_module(f"catalog.commands.{name}{'_' if iskeyword(name) else ''}")
-    parser = argparse.ArgumentParser(prog=f"style-catalog {name}", description=module.__doc__)
+    description, _, examples = (module.__doc__ or "").partition("\n\nExamples:\n")
+    parser = _Parser(prog=f"style-catalog {name}", description=description, epilog=f"examples:\n{examples}")
     parser.add_argument("--storage", required=True, metavar="URI", help="path or s3:// URI that holds the catalog")
-    parser.add_argument("--json", action="store_true", help="print JSON for programs")
     module.add_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(given[1:])
     from catalog.store import StyleCatalog
 
@@ -60,6 +62,20 @@ def main(args: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.DONE
+
+
+class _Parser(argparse.ArgumentParser):
+    """Its help lists what is required before what is optional."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(add_help=False, formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+        self._required = self.add_argument_group("arguments")
+        self._optional = self.add_argument_group("options")
+        self.add_argument("-h", "--help", action="help", help="show this help")
+
+    def add_argument(self, *names: str, **settings: Any) -> argparse.Action:  # type: ignore[override]
+        required = not names[0].startswith("-") or settings.get("required")
+        return (self._required if required else self._optional).add_argument(*names, **settings)
 
 
 def _command(given: list[str]) -> str:

@@ -19,14 +19,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def open_table(storage: Storage, name: str) -> DeltaTable | None:
+def open_table(storage: Storage, name: str, operation: str = "open") -> DeltaTable | None:
     """The table ``name`` below a storage at its newest version; None where nobody has written.
+
+    ``operation``: what it is opened for, as errors tell.
 
     Raises:
         StorageError: it cannot be reached.
         DamagedTable: it is there and cannot be opened.
     """
-    with explained(storage, name, "open"):
+    with explained(storage, name, operation):
         try:
             table = _opened(storage, name)
         except TableNotFoundError:
@@ -59,14 +61,14 @@ def read_table(table: DeltaTable, columns: Sequence[str], predicate: str | None 
 @contextmanager
 def explained(storage: Storage, name: str, operation: str) -> Iterator[None]:
     """Turns what Delta and its readers raise into a :class:`StorageError` that names table, operation and cause."""
-    import pyarrow as pa
-
     where = storage.child_uri(name)
     try:
         yield
     except CommitFailedError as error:
         raise StorageUnavailable(f"{where}: cannot {operation}: too many others write; try again") from error
-    except (DeltaError, OSError, pa.ArrowException) as error:
+    except Exception as error:
+        if not isinstance(error, (DeltaError, OSError)) and not type(error).__module__.startswith("pyarrow"):
+            raise
         if known := storage.explain(error):
             raise known[0](f"{where}: cannot {operation}: {known[1]}") from error
         if not storage.is_local:

@@ -1,8 +1,8 @@
-"""What is said of versions after their registration, appended and never edited: aliases, tags, previews, deletions …
+"""What changes of versions after their registration: aliases, tags, previews, deletions …; appended, never edited.
 
-Each event has a subject, such as one alias of one style, and a number counted within it: the highest holds. A commit
-carries its subjects as transactions, so that of two writers to one subject the second decides again on what the first
-has left.
+Each event has a subject, such as one alias of one style, and a number counted within it; the highest is current. A
+commit carries its subjects as transactions, so that of two writers to one subject the second decides again on what the
+first has left.
 """
 
 import getpass
@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from deltalake import DeltaTable
 
-from catalog.tables import Commit, Log
+from catalog.tables import Commit, Tables
 from catalog.view import View
 
 Kind = Literal[
@@ -26,7 +26,7 @@ Kind = Literal[
 
 
 @dataclass(frozen=True)
-class Said:
+class Event:
     """An event before it has its number. ``version`` is None where an alias ends."""
 
     kind: Kind
@@ -53,50 +53,49 @@ def state_of(style_id: str, version: int | None) -> str:
     return f"state:{style_id}@{version}"
 
 
-def say(
-    rows: Log,
-    events: Log,
-    decide: Callable[[View], Sequence[Said]],
+def append_events(
+    tables: Tables,
+    decide: Callable[[View], Sequence[Event]],
     operation: str,
     guards: Sequence[str] = (),
-) -> Sequence[Said]:
-    """Append what ``decide`` says of the present view, deciding anew as often as others write to its subjects.
+) -> Sequence[Event]:
+    """Append what ``decide`` makes of the present view, deciding anew as often as others write to its subjects.
 
     All of it is appended at once or nothing. ``guards`` are subjects that must not change meanwhile either.
 
     Raises:
         StorageError: as :meth:`Log.append`. What ``decide`` raises goes through; nothing was written then.
     """
-    said: Sequence[Said] = ()
+    appended: Sequence[Event] = ()
     attempt = uuid.uuid4().hex
 
     def commit(table: DeltaTable) -> Commit:
-        nonlocal said
-        view = View(rows, events, said=table)
+        nonlocal appended
+        view = View(tables, events=table)
         # A commit whose answer was lost on the way is met again as somebody else's.
-        if view.told("select 1 from events where starts_with(event_id, $attempt)", {"attempt": attempt}):
+        if view.query("select 1 from events where starts_with(event_id, $attempt)", {"attempt": attempt}):
             return Commit([])
-        said = decide(view)
-        last = _last(view, [*(event.subject for event in said), *guards])
+        appended = decide(view)
+        last = _last(view, [*(event.subject for event in appended), *guards])
         commit = Commit([], {subject: number + 1 for subject, number in last.items()})
-        for number, event in enumerate(said):
+        for number, event in enumerate(appended):
             last[event.subject] += 1
             commit.rows.append(_row(event, f"{attempt}-{number}", last[event.subject]))
         return commit
 
-    events.append(commit, operation)
-    return said
+    tables.events.append(commit, operation)
+    return appended
 
 
 def _last(view: View, subjects: Sequence[str]) -> dict[str, int]:
-    told = view.told(
+    found = view.query(
         "select subject, max(seq) as seq from events where list_contains($subjects, subject) group by subject",
         {"subjects": list(subjects)},
     )
-    return dict.fromkeys(subjects, 0) | {row["subject"]: row["seq"] for row in told}
+    return dict.fromkeys(subjects, 0) | {row["subject"]: row["seq"] for row in found}
 
 
-def _row(event: Said, event_id: str, seq: int) -> dict[str, Any]:
+def _row(event: Event, event_id: str, seq: int) -> dict[str, Any]:
     return {
         "event_id": event_id,
         "happened_at": datetime.now(UTC),

@@ -4,26 +4,10 @@ import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
 
+from catalog.columns import COMPARED, STYLE_COLUMNS, Kind
 from catalog.errors import CatalogUsageError
 from catalog.selector import STYLE_ID, check_style_id
-
-Kind = Literal["text", "number", "time", "list", "json"]
-
-COLUMNS: dict[str, Kind] = {
-    "style_id": "text", "version": "number", "status": "text", "created_at": "time",
-    "base_name": "text", "base_fingerprint": "text",
-    "checkpoint_uri": "text", "checkpoint_sha256": "text", "checkpoint_bytes": "number", "checkpoint_format": "text",
-    "preset": "text", "train_config": "json", "reference_uri": "text", "reference_sha256": "text",
-    "photo_uri": "text", "preview_uri": "text", "tags": "list", "notes": "text", "license": "text", "run_id": "text",
-    "train_seconds": "number", "device": "text", "software": "json", "clip_encoder": "text", "probe_set": "text",
-    "aliases": "list",
-}  # fmt: skip
-"""What can be filtered and sorted by; every other name is a metric's."""
-
-CHANGING = frozenset({"status", "tags", "notes", "aliases", "latest", "preview_uri", "probe_set"})
-"""Told by events too, so that the table of versions alone cannot answer for them."""
 
 _CONDITION = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_.-]*)\s*(<=|>=|!=|=|<|>|~)\s*(.*?)\s*", re.DOTALL)
 
@@ -47,7 +31,7 @@ class Condition:
         if not found:
             raise CatalogUsageError(f"cannot read the condition {text!r}: write it as name=value or structure>0.8")
         name, op, value = found.groups()
-        kind = COLUMNS.get(name, "number")
+        kind = COMPARED.get(name, "number")
         if kind == "number" and op != "~":
             return cls(name, op, _number(name, value))
         if kind == "time" and op != "~":
@@ -60,7 +44,7 @@ class Condition:
     def sql(self, number: int) -> tuple[str, dict[str, str | int | float | datetime]]:
         """(DuckDB expression, its parameters); ``number`` keeps parameters of several conditions apart."""
         key = f"value_{number}"
-        kind = COLUMNS.get(self.name)
+        kind = COMPARED.get(self.name)
         parameters: dict[str, str | int | float | datetime] = {key: self.value}
         if kind is None:
             parameters[f"metric_{number}"] = self.name
@@ -73,8 +57,13 @@ class Condition:
 
     def pushed(self) -> str | None:
         """The same for the table's own reader, which then skips files; None where only the view can tell."""
-        kind = COLUMNS.get(self.name)
-        if self.name in CHANGING or self.op in ("~", "!=") or kind not in ("text", "number", "time"):
+        column = STYLE_COLUMNS.get(self.name)
+        if (
+            column is None
+            or not column.as_stored
+            or self.op in ("~", "!=")
+            or column.kind not in ("text", "number", "time")
+        ):
             return None
         return f"{self.name} {self.op} {_literal(self.value)}"
 
@@ -85,6 +74,7 @@ _OPERATORS: dict[Kind, tuple[str, ...]] = {
     "time": ("=", "!=", "<", "<=", ">", ">="),
     "list": ("=", "!="),
     "json": ("=", "!=", "~"),
+    "other": (),
 }
 
 
@@ -123,7 +113,7 @@ def _number(name: str, text: str) -> int | float:
             raise ValueError
         return number
     except ValueError:
-        hint = "" if name in COLUMNS else f" ({name} is no column, so it is taken for a metric)"
+        hint = "" if name in COMPARED else f" ({name} is no column, so it is taken for a metric)"
         raise CatalogUsageError(f"{name}: {text!r} is no number{hint}") from None
 
 

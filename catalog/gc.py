@@ -1,6 +1,6 @@
 """Freeing the files of versions deleted long ago, and of trainings that never became versions.
 
-Order makes it safe to be killed: a version is first said to be ``purging``, which only the deleted can become and which
+Order makes it safe to be killed: a version is first marked ``purging``, which only the deleted can become and which
 cannot be restored; then its files go; then it is ``purged``. The next run goes on where one was stopped.
 """
 
@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from catalog.changes import Changes, Pair
+from catalog.changes import Changes
 from catalog.errors import CatalogUsageError
-from catalog.store import StyleCatalog
-from catalog.style_folder import FOLDER, RESULT, URIS, folder_of, inside, owned, stored
-from catalog.view import Question
+from catalog.located import inside
+from catalog.style_folder import FOLDER, RESULT, URIS, folder_of, owned, stored
+from catalog.tables import Tables
+from catalog.view import Question, VersionKey, View
 from cluster.storage import FileInfo, Storage
 
 ORPHAN_GUARD = timedelta(days=1)
@@ -38,9 +39,7 @@ class GcReport:
         return asdict(self)
 
 
-def collect(
-    catalog: StyleCatalog, older_than: timedelta, *, dry_run: bool = False, now: datetime | None = None
-) -> GcReport:
+def collect(tables: Tables, older_than: timedelta, *, dry_run: bool = False, now: datetime | None = None) -> GcReport:
     """Free what was deleted longer ago than ``older_than``, and orphans older than that and :data:`ORPHAN_GUARD`.
 
     Raises:
@@ -50,13 +49,13 @@ def collect(
     if older_than < timedelta(0):
         raise CatalogUsageError("--older-than cannot be negative")
     now = now or datetime.now(UTC)
-    storage = catalog.storage
+    storage = tables.storage
     report = GcReport(bytes_before=_bytes(storage))
-    doomed = _doomed(catalog, now - older_than)
+    doomed = _doomed(tables, now - older_than)
     if not dry_run:
-        changes = Changes(catalog.rows, catalog.events)
+        changes = Changes(tables)
         changes.purge(doomed, "deleted", "purging")  # those restored meanwhile are left
-    rows = _rows(catalog)
+    rows = _rows(tables)
     freed = [row for row in rows if _pair(row) in doomed and (dry_run or row["status"] == "purging")]
     kept = owned(storage, [row for row in rows if row not in freed and row["status"] != "purged"])
     for row in freed:
@@ -65,7 +64,7 @@ def collect(
         _free(storage, _files_of(storage, row, *kept), report, dry_run)
     if freed and not dry_run:
         changes.purge([_pair(row) for row in freed], "purging", "purged")
-    for folder in orphans(catalog, now - max(older_than, ORPHAN_GUARD)):
+    for folder in orphans(tables, now - max(older_than, ORPHAN_GUARD)):
         if folder not in {folder_of(storage, row["checkpoint_uri"]) for row in freed}:
             # Looked at again right before it goes: a registration leaves a young mark in its folder.
             files = _folder(storage, folder)
@@ -76,11 +75,11 @@ def collect(
     return report
 
 
-def orphans(catalog: StyleCatalog, before: datetime) -> list[str]:
+def orphans(tables: Tables, before: datetime) -> list[str]:
     """Folders below ``checkpoints`` that no version needs and nothing was written to since ``before``."""
-    folders = stored(catalog.storage)
+    folders = stored(tables.storage)
     # The rows are read after the files: what was registered in between has its row.
-    kept, names = owned(catalog.storage, [row for row in _rows(catalog) if row["status"] != "purged"])
+    kept, names = owned(tables.storage, [row for row in _rows(tables) if row["status"] != "purged"])
     return sorted(
         folder
         for folder, files in folders.items()
@@ -88,22 +87,22 @@ def orphans(catalog: StyleCatalog, before: datetime) -> list[str]:
     )
 
 
-def _doomed(catalog: StyleCatalog, before: datetime) -> list[Pair]:
+def _doomed(tables: Tables, before: datetime) -> list[VersionKey]:
     """Deleted before that time, or left in the middle by a run that was stopped."""
     limit = before.astimezone(UTC).replace(tzinfo=None)  # as the view tells times
     return [
         _pair(row)
-        for row in _rows(catalog)
+        for row in _rows(tables)
         if row["status"] == "purging" or (row["status"] == "deleted" and row["status_at"] <= limit)
     ]
 
 
-def _rows(catalog: StyleCatalog) -> list[dict[str, Any]]:
+def _rows(tables: Tables) -> list[dict[str, Any]]:
     columns = ("style_id", "version", "status", "status_at", *URIS)
-    return [*catalog.view().ask(Question(columns, deleted=True))]
+    return [*View(tables).ask(Question(columns, deleted=True))]
 
 
-def _pair(row: dict[str, Any]) -> Pair:
+def _pair(row: dict[str, Any]) -> VersionKey:
     return row["style_id"], row["version"]
 
 

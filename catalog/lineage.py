@@ -24,16 +24,18 @@ def picture_lineage(catalog: StyleCatalog, uri: str, output: str) -> Lineage:
     alone, or if the catalog no longer has it), ``settings``, ``run``, and ``command``: a shell line that makes the
     picture again below ``output``. ``same_bytes``: whether it makes the very same bytes, as far as processor and
     software are the same too; pictures that were made several at once come out as near as rounding lets them.
-    Settings, run and what follows from them are None where the run's record is not below the catalog's storage.
+    Settings, run and what follows from them are None where the run's record is neither below the catalog's storage nor
+    with the output.
 
     Raises:
         CatalogUsageError: no manifest knows of it.
         StorageError: storage does not answer.
     """
     picture = Storage.open(uri)
-    output_uri = output_of(picture.uri)
-    row = Manifest(Storage.open(output_uri)).picture(picture.uri) if output_uri else None
-    if not row:
+    found = output_of(picture.uri)
+    made_in = Storage.open(found) if found else None
+    row = made_in and Manifest(made_in).picture(picture.uri)
+    if not made_in or not row:
         raise CatalogUsageError(f"{uri}: no manifest holds this picture; give the output_uri of a row that is done")
     # Version 0 is the base alone, which is asked for without a version.
     name = f"{row['style_id']}@{row['version']}" if row["version"] else row["style_id"]
@@ -41,7 +43,8 @@ def picture_lineage(catalog: StyleCatalog, uri: str, output: str) -> Lineage:
         style = style_lineage(catalog, catalog.show(name)) if row["version"] else None
     except UnknownStyle:
         style = None
-    run = _run(catalog.storage, row["run_id"])
+    # A run that could only read the catalog is recorded with its output.
+    run = _run(catalog.storage, row["run_id"]) or _run(made_in, row["run_id"])
     settings = run and {key: value for key, value in run["config"].items() if key not in RUN_FLAGS}
     prompts = [row["text"]] if row.get("text") else []
     given = {"input": row["input_uri"], "styles": name, "text": prompts, "output": output}

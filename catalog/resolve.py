@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 from difflib import get_close_matches
 
-from catalog.changes import Pair, aliases_of
+from catalog.changes import aliases_of
 from catalog.errors import UnknownStyle
 from catalog.filters import Condition
 from catalog.selector import Style, Tagged, Term
-from catalog.view import Question, View
+from catalog.view import Question, VersionKey, View
 
 _KEYS = ("style_id", "version")
 
 
-def resolve(view: View, terms: Sequence[Term], *, deleted: bool = False) -> list[Pair]:
+def resolve(view: View, terms: Sequence[Term], *, deleted: bool = False) -> list[VersionKey]:
     """(style, version) of every term, each once, in the order selected.
 
     ``deleted``: of hidden versions instead; then a style without a version means all its hidden ones.
@@ -20,7 +20,7 @@ def resolve(view: View, terms: Sequence[Term], *, deleted: bool = False) -> list
     Raises:
         UnknownStyle: with all that select nothing.
     """
-    chosen: dict[Pair, None] = {}
+    chosen: dict[VersionKey, None] = {}
     unknown: list[str] = []
     for term in terms:
         try:
@@ -32,7 +32,7 @@ def resolve(view: View, terms: Sequence[Term], *, deleted: bool = False) -> list
     return [*chosen]
 
 
-def _select(view: View, term: Term) -> list[Pair]:
+def _select(view: View, term: Term) -> list[VersionKey]:
     if isinstance(term, Style):
         return [_version(view, term)]
     if isinstance(term, Tagged):
@@ -44,7 +44,7 @@ def _select(view: View, term: Term) -> list[Pair]:
     return _pairs(view, Question(_KEYS, latest=True))
 
 
-def _version(view: View, term: Style) -> Pair:
+def _version(view: View, term: Style) -> VersionKey:
     style_id = term.style_id
     rows = [*view.ask(Question((*_KEYS, "status"), deleted=True, style_ids=[style_id]))]
     ready = [row["version"] for row in rows if row["status"] == "ready"]
@@ -67,13 +67,13 @@ def _version(view: View, term: Style) -> Pair:
     return style_id, version
 
 
-def _hidden(view: View, term: Term) -> list[Pair]:
+def _hidden(view: View, term: Term) -> list[VersionKey]:
     style_ids = [term.style_id] if isinstance(term, Style) else None
     where = [Condition("status", "=", "deleted")]
     if isinstance(term, Tagged):
         where.append(Condition("tags", "=", term.tag))
     if isinstance(term, Style) and term.alias is not None:
-        raise UnknownStyle(f"{term}: a deleted version bears no alias; name it by its number")
+        raise UnknownStyle(f"{term}: a deleted version has no alias; name it by its number")
     if isinstance(term, Style) and term.version is not None:
         where = [Condition("version", "=", term.version)]
     found = _pairs(view, Question(_KEYS, where, deleted=True, style_ids=style_ids))
@@ -82,7 +82,7 @@ def _hidden(view: View, term: Term) -> list[Pair]:
     return found
 
 
-def _pairs(view: View, question: Question) -> list[Pair]:
+def _pairs(view: View, question: Question) -> list[VersionKey]:
     return [(row["style_id"], row["version"]) for row in view.ask(question)]
 
 

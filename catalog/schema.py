@@ -6,13 +6,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
 
+from catalog.columns import STYLE_COLUMNS
 from catalog.selector import STYLE_ID, check_style_id
 
 StyleId = Annotated[str, StringConstraints(pattern=STYLE_ID), AfterValidator(check_style_id)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Tag = Annotated[str, StringConstraints(pattern=STYLE_ID)]
 
-_JSON_COLUMNS = ("train_config", "software")
+_JSON_COLUMNS = [name for name, column in STYLE_COLUMNS.items() if column.json]
 
 
 class NewStyle(BaseModel):

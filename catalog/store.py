@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from catalog.errors import CatalogUsageError, CheckpointMismatch, UnknownStyle
 from catalog.selector import parse
-from catalog.tables import EVENTS, ROWS, Log
+from catalog.tables import ROWS, Tables
 from cluster.storage import Storage
 
 if TYPE_CHECKING:
     from datetime import timedelta
     from pathlib import Path
 
-    from catalog.changes import Alias, Changes, Note, Pair
+    from catalog.changes import Alias, Changes, Note
     from catalog.filters import Condition
     from catalog.gc import GcReport
     from catalog.optimize import Optimized
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from catalog.sql import Answer
     from catalog.transfer import Bundle
     from catalog.verify import Finding
-    from catalog.view import View
+    from catalog.view import VersionKey, View
 
 __all__ = ["TABLE", "CatalogUsageError", "CheckpointMismatch", "StyleCatalog", "UnknownStyle", "Versions"]
 
@@ -46,8 +46,8 @@ class StyleCatalog:
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
-        self.rows = Log(storage, ROWS)
-        self.events = Log(storage, EVENTS)
+        self.tables = Tables.below(storage)
+        self.rows, self.events = self.tables.rows, self.tables.events
 
     @classmethod
     def open(cls, storage: Storage) -> "StyleCatalog":
@@ -58,7 +58,7 @@ class StyleCatalog:
         """The whole catalog as it is now; stays so while others write."""
         from catalog.view import View
 
-        return View(self.rows, self.events)
+        return View(self.tables)
 
     def register(self, new: "NewStyle") -> "StyleVersion":
         """Adds the next version of a style, or finds the one that has this very checkpoint.
@@ -72,9 +72,7 @@ class StyleCatalog:
         """
         from catalog.register import register
 
-        new = new.model_copy(update={"checkpoint_uri": Storage.open(new.checkpoint_uri).uri})
-        registered = register(self.rows, self.events, new)
-        return self._versions(self.view(), [registered])[0] if isinstance(registered, tuple) else registered
+        return register(self.tables, new)
 
     def resolve(self, selection: str | None, *, where: "Sequence[Condition]" = (), latest: bool = False) -> Versions:
         """What a selection means now, each version once, in the order selected; of those, what passes the filters.
@@ -163,7 +161,7 @@ class StyleCatalog:
 
     def history(self, style_id: str, alias: str | None = None) -> "Sequence[dict[str, Any]]":
         """Every event of a style, or of one of its aliases, the oldest first."""
-        return self.view().told(
+        return self.view().query(
             "select happened_at, author, kind, style_id, version, name, text from events where style_id = $style_id"
             " and ($alias is null or (starts_with(kind, 'alias-') and name = $alias)) order by happened_at, seq",
             {"style_id": style_id, "alias": alias},
@@ -177,7 +175,7 @@ class StyleCatalog:
         (pair,) = self._one(name, view)
         return notes_of(view, *pair)
 
-    def set_alias(self, name: str, alias: str, *, expect: int | None = None) -> "Pair":
+    def set_alias(self, name: str, alias: str, *, expect: int | None = None) -> "VersionKey":
         """Point an alias of a style to one version; ``expect`` is the version it must point to before, 0 for none.
 
         Raises:
@@ -192,7 +190,7 @@ class StyleCatalog:
         style_id, _, alias = name.partition("@")
         self._changes().remove_alias(style_id, alias, expect)
 
-    def tag(self, selection: str, *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> "Sequence[Pair]":
+    def tag(self, selection: str, *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> "Sequence[VersionKey]":
         """Raises CatalogUsageError for malformed tags."""
         pairs = self._pairs(selection)
         self._changes().tag(pairs, add, remove)
@@ -211,7 +209,7 @@ class StyleCatalog:
         ((style_id, version),) = self._one(name)
         self._changes().set_preview(style_id, version, uri, probe_set)
 
-    def delete(self, selection: str, *, drop_aliases: bool = False) -> "Sequence[Pair]":
+    def delete(self, selection: str, *, drop_aliases: bool = False) -> "Sequence[VersionKey]":
         """Hide versions; ``id`` is the latest. Their files stay until gc.
 
         Raises:
@@ -221,7 +219,7 @@ class StyleCatalog:
         self._changes().delete(pairs, drop_aliases)
         return pairs
 
-    def restore(self, selection: str) -> "Sequence[Pair]":
+    def restore(self, selection: str) -> "Sequence[VersionKey]":
         """Show deleted versions again; ``id`` means all deleted ones of that style.
 
         Raises:
@@ -239,7 +237,7 @@ class StyleCatalog:
         """
         from catalog.gc import collect
 
-        return collect(self, older_than, dry_run=dry_run)
+        return collect(self.tables, older_than, dry_run=dry_run)
 
     def optimize(self, retention: "timedelta") -> "Sequence[Optimized]":
         """Compacts both tables, removes files unused for longer than ``retention``, and tidies their logs.
@@ -251,11 +249,11 @@ class StyleCatalog:
 
         return [done for log in (self.rows, self.events) if (done := optimize(log, retention))]
 
-    def verify(self, selection: str | None = None, *, quick: bool = False) -> "Iterator[Finding | Pair]":
+    def verify(self, selection: str | None = None, *, quick: bool = False) -> "Iterator[Finding | VersionKey]":
         """Yields each version when it is compared with its files, and what is wrong; see :mod:`catalog.verify`."""
         from catalog.verify import verify
 
-        return verify(self, None if selection is None else [*self._pairs(selection)], quick=quick)
+        return verify(self.tables, None if selection is None else [*self._pairs(selection)], quick=quick)
 
     def pull(self, name: str, folder: "Path") -> "Path":
         """Downloads one version into ``folder``/``id@version`` and checks it; returns that folder."""
@@ -267,7 +265,7 @@ class StyleCatalog:
         """Writes versions with all their files to a folder, an s3:// prefix or a .tar; see :mod:`catalog.transfer`."""
         from catalog.transfer import export
 
-        return export(self, self.resolve(selection), out)
+        return export(self.tables, self.resolve(selection), out)
 
     def import_bundle(self, source: str, *, any_base: bool = False) -> Versions:
         """Registers the styles of a bundle here.
@@ -277,14 +275,14 @@ class StyleCatalog:
         """
         from catalog.transfer import import_bundle
 
-        return import_bundle(self, source, any_base=any_base)
+        return import_bundle(self.tables, source, any_base=any_base)
 
     def _changes(self) -> "Changes":
         from catalog.changes import Changes
 
-        return Changes(self.rows, self.events)
+        return Changes(self.tables)
 
-    def _pairs(self, selection: str, *, view: "View | None" = None, deleted: bool = False) -> "Sequence[Pair]":
+    def _pairs(self, selection: str, *, view: "View | None" = None, deleted: bool = False) -> "Sequence[VersionKey]":
         from catalog.resolve import resolve
         from catalog.view import Question
 
@@ -297,14 +295,12 @@ class StyleCatalog:
         except UnknownStyle as error:
             raise UnknownStyle(f"in the catalog at {self.rows.uri}: {error}") from None
 
-    def _one(self, name: str, view: "View | None" = None) -> "Sequence[Pair]":
+    def _one(self, name: str, view: "View | None" = None) -> "Sequence[VersionKey]":
         if not re.fullmatch(r"[^,:]+", name) or name.strip() == "all":
             raise CatalogUsageError(f"{name!r}: name one version: id (its latest), id@version or id@alias")
         return self._pairs(name, view=view)
 
-    def _versions(self, view: "View", pairs: "Sequence[Pair]") -> Versions:
-        from catalog.schema import StyleVersion
+    def _versions(self, view: "View", pairs: "Sequence[VersionKey]") -> Versions:
+        from catalog.register import read_versions
 
-        columns = [*view.columns(), "clip_embedding"]
-        rows = {(row["style_id"], row["version"]): row for row in view.versions(pairs, columns)}
-        return [StyleVersion.from_row(rows[pair]) for pair in pairs]
+        return read_versions(view, pairs)

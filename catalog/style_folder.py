@@ -5,12 +5,14 @@ training's result, which says that the folder is whole. Rows may also name files
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Self
 
 from pydantic import ValidationError
 
+from catalog.located import inside
 from catalog.schema import NewStyle
 from cluster.storage import FileInfo, Storage, StorageError
 
@@ -46,11 +48,6 @@ class StyleFolder:
     def checkpoint_uri(self) -> str:
         return self.uri(CHECKPOINT)
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether a training has left its result."""
-        return self.place.exists(RESULT)
-
     def write(self, name: str, data: bytes) -> str:
         """Write one of the files; its URI."""
         self.place.write_bytes(name, data)
@@ -67,15 +64,49 @@ class StyleFolder:
             StorageError: it is not there, or damaged.
         """
         try:
-            return NewStyle.model_validate_json(self.place.read_bytes(RESULT))
+            style = NewStyle.model_validate_json(self.place.read_bytes(RESULT))
         except ValidationError as error:
             raise StorageError(f"{self.uri(RESULT)}: empty, cut short or not a training's result") from error
+        # The storage may have been moved since.
+        names = {column: uri.rpartition("/")[2] for column in URIS if (uri := getattr(style, column))}
+        return style.model_copy(update={column: self.uri(name) for column, name in names.items()})
+
+    def finished(self) -> tuple[NewStyle | None, str]:
+        """(the result, why there is none) of a training whose checkpoint is as the result says; ("" if it never ended).
+
+        Raises:
+            StorageError: storage does not answer.
+        """
+        if not self.place.exists(RESULT):
+            return None, ""
+        try:
+            style = self.read_result()
+        except StorageError as error:
+            return None, str(error)
+        problem = checkpoint_problem(style)
+        return (None, problem) if problem else (style, "")
 
 
-def inside(storage: Storage, uri: str | None) -> str | None:
-    """The name of a file below the storage; None for one elsewhere, which the catalog never touches."""
-    prefix = f"{storage.uri.rstrip('/')}/"
-    return uri.removeprefix(prefix) if uri and uri.startswith(prefix) and "/../" not in uri else None
+def checkpoint_problem(style: NewStyle) -> str:
+    """What is wrong with a checkpoint as far as its size tells; empty if nothing.
+
+    Raises:
+        StorageError: its storage does not answer.
+    """
+    info = Storage.open(style.checkpoint_uri).stat()
+    if info is None:
+        return f"{style.checkpoint_uri}: no such checkpoint"
+    return (
+        ""
+        if info.size == style.checkpoint_bytes
+        else (f"{style.checkpoint_uri}: has {info.size} bytes, not {style.checkpoint_bytes}")
+    )
+
+
+def checkpoint_problems(styles: Sequence[NewStyle]) -> list[str]:
+    """Of many styles at once; see :func:`checkpoint_problem`."""
+    with ThreadPoolExecutor(16) as pool:
+        return [problem for problem in pool.map(checkpoint_problem, styles) if problem]
 
 
 def folder_of(storage: Storage, checkpoint_uri: str) -> str | None:

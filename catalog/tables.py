@@ -1,6 +1,6 @@
 """The catalog's two Delta tables: opened, made, brought up to date, and appended to by compare-and-swap.
 
-``catalog`` has a row for each trained version, ``catalog_events`` one for each thing said of a version later. Both only
+``catalog`` has a row for each trained version, ``catalog_events`` one for each later change to a version. Both only
 grow. Readers open the events first: every event they see then speaks of a row that they see too.
 """
 
@@ -8,11 +8,12 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
+from catalog.columns import EVENT_COLUMNS, STYLE_COLUMNS, arrow_schema
 from catalog.delta import explained, open_table
 from catalog.errors import NewerCatalog
 from cluster.storage import Storage, StorageError
@@ -25,8 +26,8 @@ ROWS = "catalog"
 EVENTS = "catalog_events"
 """Where the tables stand below the storage."""
 
-FORMAT = 2
-"""Raised when a change would mislead an older program; added columns mislead none. 1 had no events."""
+FORMAT = 3
+"""Raised when a change would mislead an older program; added columns mislead none. 1 had no events, 2 absolute URIs."""
 
 NEEDED = "0.1.0"
 """The first version of this project that reads FORMAT."""
@@ -66,14 +67,14 @@ class Log:
     def uri(self) -> str:
         return self.storage.delta_uri(self.name)
 
-    def open(self) -> DeltaTable | None:
+    def open(self, operation: str = "open") -> DeltaTable | None:
         """The table at its newest version, which stays as it is while others write; None where nobody has written.
 
         Raises:
             NewerCatalog: a later program wrote it.
             DamagedTable: it cannot be opened.
         """
-        table = open_table(self.storage, self.name)
+        table = open_table(self.storage, self.name, operation)
         if table is not None:
             _check_format(table, self.uri)
         return table
@@ -88,7 +89,7 @@ class Log:
         """
         # A table that another thread brought forward in between would hide what that thread has written.
         with self._writing, self.explained(operation):
-            return _retrying()(self._append_once, decide)
+            return _retrying()(self._append_once, decide, operation)
 
     def compact(self) -> dict[str, int] | None:
         """Rewrite small files as larger ones, in one commit; Delta's figures of it. None where nobody has written yet.
@@ -104,9 +105,9 @@ class Log:
         with self.explained("compact"):
             return _retrying()(once)
 
-    def _append_once(self, decide: Callable[[DeltaTable], Commit]) -> Commit:
+    def _append_once(self, decide: Callable[[DeltaTable], Commit], operation: str) -> Commit:
         try:
-            table = self._newest()
+            table = self._newest(operation)
             commit = decide(table)
             if commit.rows:
                 _write(table, _schema(self.name), commit)
@@ -117,11 +118,11 @@ class Log:
             self._table = None  # of unknown state
             raise
 
-    def _newest(self) -> DeltaTable:
+    def _newest(self, operation: str) -> DeltaTable:
         """For writing: made if nobody has, with all columns that this program knows."""
         options = self.storage.delta_options()
         if self._table is None or options != self._options:  # credentials were renewed
-            self._table, self._options = self.open() or self._create(), options
+            self._table, self._options = self.open(operation) or self._create(), options
         else:
             self._table.update_incremental()
             _check_format(self._table, self.uri)
@@ -142,6 +143,19 @@ class Log:
     def explained(self, operation: str) -> AbstractContextManager[None]:
         """Turns what Delta raises into a :class:`StorageError` that names the table and the operation."""
         return explained(self.storage, self.name, operation)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Both tables below a storage."""
+
+    storage: Storage
+    rows: Log
+    events: Log
+
+    @classmethod
+    def below(cls, storage: Storage) -> Self:
+        return cls(storage, Log(storage, ROWS), Log(storage, EVENTS))
 
 
 def _retrying() -> "Retrying":
@@ -182,9 +196,7 @@ def _write(table: DeltaTable, schema: "pa.Schema", commit: Commit) -> None:
 
 
 def _schema(name: str) -> "pa.Schema":
-    from catalog.columns import EVENTS_SCHEMA, SCHEMA
-
-    return SCHEMA if name == ROWS else EVENTS_SCHEMA
+    return arrow_schema(STYLE_COLUMNS if name == ROWS else EVENT_COLUMNS)
 
 
 def _check_format(table: DeltaTable, uri: str) -> None:

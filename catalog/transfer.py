@@ -17,9 +17,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from catalog.errors import CatalogUsageError, CheckpointMismatch
+from catalog.register import register
 from catalog.schema import NewStyle, Sha256, StyleVersion
-from catalog.store import StyleCatalog
 from catalog.style_folder import FOLDER
+from catalog.tables import Tables
+from catalog.view import Question, View
 from cluster.storage import NotFound, Storage
 
 _BUNDLE = "bundle.json"
@@ -82,7 +84,7 @@ def pull(version: StyleVersion, folder: Path) -> Path:
     return Path(target.path)
 
 
-def export(catalog: StyleCatalog, versions: Sequence[StyleVersion], out: str) -> Bundle:
+def export(tables: Tables, versions: Sequence[StyleVersion], out: str) -> Bundle:
     """Writes a bundle to ``out``: a folder or s3:// prefix without one yet, or a file that ends in .tar.
 
     Raises:
@@ -94,9 +96,9 @@ def export(catalog: StyleCatalog, versions: Sequence[StyleVersion], out: str) ->
     if target.exists() or target.exists(_BUNDLE):
         raise CatalogUsageError(f"{out}: something is there already; give another name")
     if not out.endswith(".tar"):
-        return _export_to(catalog, versions, target)
+        return _export_to(tables, versions, target)
     with tempfile.TemporaryDirectory() as folder:
-        bundle = _export_to(catalog, versions, Storage.open(folder))
+        bundle = _export_to(tables, versions, Storage.open(folder))
         with tempfile.NamedTemporaryFile(suffix=".tar") as packed:
             with tarfile.open(packed.name, "w") as archive:
                 archive.add(folder, arcname="")
@@ -104,7 +106,7 @@ def export(catalog: StyleCatalog, versions: Sequence[StyleVersion], out: str) ->
     return bundle
 
 
-def import_bundle(catalog: StyleCatalog, source: str, *, any_base: bool = False) -> list[StyleVersion]:
+def import_bundle(tables: Tables, source: str, *, any_base: bool = False) -> list[StyleVersion]:
     """Registers the styles of a bundle as the next versions here; those that are here already are found.
 
     Raises:
@@ -113,19 +115,19 @@ def import_bundle(catalog: StyleCatalog, source: str, *, any_base: bool = False)
         StorageError: something cannot be read or written; what was registered until then stays.
     """
     with _opened(Storage.open(source)) as (folder, bundle):
-        _check_base(catalog, bundle, any_base)
+        _check_base(tables, bundle, any_base)
         for style in bundle.styles:
             _check_files(folder, style)
-        return [_import_style(catalog, folder, style) for style in bundle.styles]
+        return [_import_style(tables, folder, style) for style in bundle.styles]
 
 
-def _export_to(catalog: StyleCatalog, versions: Sequence[StyleVersion], target: Storage) -> Bundle:
+def _export_to(tables: Tables, versions: Sequence[StyleVersion], target: Storage) -> Bundle:
     styles = []
     for version in versions:
         style = NewStyle.model_validate(version.model_dump(include={*NewStyle.model_fields}))
         files = _copy_files(version, target.child(version.style_id, str(version.version)))
         styles.append(BundledStyle(style=style, version=version.version, files=files))
-    bundle = Bundle(exported_from=catalog.storage.uri, styles=tuple(styles))
+    bundle = Bundle(exported_from=tables.storage.uri, styles=tuple(styles))
     target.write_bytes(_BUNDLE, (bundle.model_dump_json(indent=2) + "\n").encode())
     return bundle
 
@@ -189,8 +191,8 @@ def _opened(source: Storage) -> Iterator[tuple[Storage, Bundle]]:
         yield folder, bundle
 
 
-def _check_base(catalog: StyleCatalog, bundle: Bundle, any_base: bool) -> None:
-    here = {(row.base_name, row.base_fingerprint) for row in catalog.list()}
+def _check_base(tables: Tables, bundle: Bundle, any_base: bool) -> None:
+    here = {tuple(row.values()) for row in View(tables).ask(Question(("base_name", "base_fingerprint"), sort=()))}
     fingerprints = {fingerprint for _, fingerprint in here}
     foreign = [s for s in bundle.styles if here and s.style.base_fingerprint not in fingerprints]
     if foreign and not any_base:
@@ -198,7 +200,7 @@ def _check_base(catalog: StyleCatalog, bundle: Bundle, any_base: bool) -> None:
         names = ", ".join(f"{name} ({fingerprint})" for name, fingerprint in sorted(here))
         raise CatalogUsageError(
             f"{style.style_id}@{foreign[0].version} was trained on base {style.base_name} ({style.base_fingerprint}), "
-            f"the styles of {catalog.storage} on {names}; import it all the same with --any-base"
+            f"the styles of {tables.storage} on {names}; import it all the same with --any-base"
         )
 
 
@@ -214,12 +216,12 @@ def _check_files(folder: Storage, style: BundledStyle) -> None:
             raise CatalogUsageError(f"{at.child_uri(file.name)}: missing or damaged; nothing was imported")
 
 
-def _import_style(catalog: StyleCatalog, folder: Storage, bundled: BundledStyle) -> StyleVersion:
+def _import_style(tables: Tables, folder: Storage, bundled: BundledStyle) -> StyleVersion:
     style = bundled.style
-    target = catalog.storage.child(FOLDER, style.style_id, style.checkpoint_sha256[:12])
+    target = tables.storage.child(FOLDER, style.style_id, style.checkpoint_sha256[:12])
     uris = {}
     for file in bundled.files:
         copied = _copy(folder.child(bundled.folder, file.name), file.column, target, file.sha256)
         uris[file.column] = target.child_uri(copied.name) if copied else None
     gone = {column: None for column in ("photo_uri", "preview_uri") if column not in uris}
-    return catalog.register(style.model_copy(update=uris | gone))
+    return register(tables, style.model_copy(update=uris | gone))

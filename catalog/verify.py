@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from catalog.changes import Pair
 from catalog.gc import ORPHAN_GUARD, orphans
-from catalog.store import StyleCatalog
 from catalog.style_folder import URIS
-from catalog.view import Question
+from catalog.tables import Tables
+from catalog.view import Question, VersionKey, View
 from cluster.storage import NotFound, Storage, StorageError
 
 
@@ -24,8 +23,8 @@ class Finding:
 
 
 def verify(
-    catalog: StyleCatalog, pairs: list[Pair] | None = None, *, quick: bool = False, now: datetime | None = None
-) -> Iterator[Finding | Pair]:
+    tables: Tables, pairs: list[VersionKey] | None = None, *, quick: bool = False, now: datetime | None = None
+) -> Iterator[Finding | VersionKey]:
     """Yields each version when it is looked at, and findings as they turn up; changes nothing.
 
     Deleted versions are looked at too, for they can be restored; those that gc has freed are not.
@@ -38,15 +37,15 @@ def verify(
         StorageError: the catalog itself cannot be read.
     """
     columns = ("style_id", "version", "status", "checkpoint_sha256", "checkpoint_bytes", *URIS)
-    view = catalog.view()
+    view = View(tables)
     rows = view.versions(pairs, columns) if pairs is not None else [*view.ask(Question(columns, deleted=True))]
     for row in rows:
         if row["status"] in ("ready", "deleted"):
             yield row["style_id"], row["version"]
             yield from _look_at(row, quick)
     if pairs is None:
-        for folder in orphans(catalog, (now or datetime.now(UTC)) - ORPHAN_GUARD):
-            yield Finding("orphan", "", catalog.storage.child_uri(folder), "no version needs it; gc frees it")
+        for folder in orphans(tables, (now or datetime.now(UTC)) - ORPHAN_GUARD):
+            yield Finding("orphan", "", tables.storage.child_uri(folder), "no version needs it; gc frees it")
 
 
 def _look_at(row: dict[str, Any], quick: bool) -> Iterator[Finding]:

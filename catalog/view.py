@@ -10,55 +10,39 @@ from typing import Any
 import duckdb
 from deltalake import DeltaTable
 
+from catalog.columns import COMPARED, EVENT_COLUMNS, STYLE_COLUMNS, Column
 from catalog.errors import CatalogUsageError
-from catalog.filters import COLUMNS, Condition
-from catalog.tables import Log
+from catalog.filters import Condition
+from catalog.located import located_sql
+from catalog.tables import Log, Tables
 
-_EVENT_COLUMNS = {
-    "event_id": "varchar", "happened_at": "timestamp", "author": "varchar", "kind": "varchar", "style_id": "varchar",
-    "version": "bigint", "name": "varchar", "text": "varchar", "subject": "varchar", "seq": "bigint",
-}  # fmt: skip
-
-# Of a subject's events the one with the highest number holds.
+# Of a subject's events the one with the highest number is current.
 _FOLD = """
-create temp view held as
+create temp view current_events as
     select * from events qualify row_number() over (partition by subject order by seq desc, event_id) = 1;
 create temp view states as
     select style_id, version, happened_at as status_at,
         case kind when 'deleted' then 'deleted' when 'purging' then 'purging' when 'purged' then 'purged' end as state
-    from held where kind in ('deleted', 'purging', 'purged');
+    from current_events where kind in ('deleted', 'purging', 'purged');
 create temp view aliases as
-    select style_id, name as alias, version, happened_at, author from held where kind = 'alias-set';
+    select style_id, name as alias, version, happened_at, author from current_events where kind = 'alias-set';
 create temp view alias_lists as
     select style_id, version, list(alias order by alias) as names from aliases group by style_id, version;
 create temp view tag_changes as
     select style_id, version, list(name order by happened_at, name) filter (kind = 'tag-added') as added,
         list(name) filter (kind = 'tag-removed') as removed
-    from held where kind in ('tag-added', 'tag-removed') group by style_id, version;
+    from current_events where kind in ('tag-added', 'tag-removed') group by style_id, version;
 create temp view notes as
-    select style_id, version, name as note_id, text, happened_at, author from held where kind = 'note-added';
+    select style_id, version, name as note_id, text, happened_at, author from current_events where kind = 'note-added';
 create temp view previews as
-    select style_id, version, name as probe_set, text as uri from held where kind = 'preview-set';
+    select style_id, version, name as probe_set, text as uri from current_events where kind = 'preview-set';
 create temp view note_texts as
     select style_id, version, string_agg(text, chr(10) order by happened_at, note_id) as added from notes
     group by style_id, version;
 """
 
-_FOLDED = {
-    "status": "coalesce(states.state, r.status)",
-    "status_at": "states.status_at",
-    "created_at": "make_timestamp(epoch_us(r.created_at))",
-    "tags": "[tag for tag in coalesce(r.tags, []) if not list_contains(coalesce(tag_changes.removed, []), tag)]"
-    " || [tag for tag in coalesce(tag_changes.added, []) if not list_contains(coalesce(r.tags, []), tag)]",
-    "notes": "concat_ws(chr(10), nullif(r.notes, ''), note_texts.added)",
-    "preview_uri": "coalesce(previews.uri, {own})",
-    "probe_set": "coalesce(previews.probe_set, {own})",
-    "aliases": "coalesce(alias_lists.names, [])",
-    "latest": "r.version = max(r.version) filter (states.state is null) over (partition by r.style_id)",
-}
-_JOINS = {"status": "states", "tags": "tag_changes", "notes": "note_texts", "aliases": "alias_lists",
-          "preview_uri": "previews", "probe_set": "previews"}  # fmt: skip
-_ONLY_EVENTS = ("aliases", "latest", "status_at")
+VersionKey = tuple[str, int]
+"""(style id, version)."""
 
 
 @dataclass(frozen=True)
@@ -82,18 +66,18 @@ class Question:
 class View:
     """Both tables at one version each. Not for several threads at once."""
 
-    def __init__(self, rows: Log, events: Log, said: DeltaTable | None = None) -> None:
-        """``said``: the table of events at the version that is wanted; the newest by default."""
-        self._log = rows
-        with events.explained("read the catalog"):
-            said = said or events.open()
-            self._rows = rows.open()
+    def __init__(self, tables: Tables, events: DeltaTable | None = None) -> None:
+        """``events``: that table at the version that is wanted; the newest by default."""
+        self._log = tables.rows
+        events = events or tables.events.open("read the catalog")
+        self._rows = tables.rows.open("read the catalog")
         self._connection = connect()
-        self._read_events(events, said)
+        self._connection.execute(located_sql(tables.storage))
+        self._read_events(tables.events, events)
 
     def columns(self) -> list[str]:
         """All that can be asked for, of whichever version the table is; without the embedding, which is large."""
-        known = dict.fromkeys([*self._stored(), *COLUMNS, "metrics"])
+        known = dict.fromkeys([*self._stored(), *COMPARED, "metrics"])
         return [name for name in known if name != "clip_embedding"]
 
     def ask(self, question: Question) -> Iterator[dict[str, Any]]:
@@ -121,9 +105,9 @@ class View:
         chosen = {*pairs}
         return [row for row in self.ask(asked) if (row["style_id"], row["version"]) in chosen]
 
-    def told(self, query: str, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-        """Of ``events``, ``held``, ``states``, ``aliases`` and ``notes``, which are in memory."""
-        found = self._connection.execute(query, parameters or {})
+    def query(self, sql: str, parameters: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Rows of a query over ``events``, ``current_events``, ``states``, ``aliases`` and ``notes``, all in memory."""
+        found = self._connection.execute(sql, parameters or {})
         names = [column[0] for column in found.description]
         return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
@@ -131,7 +115,7 @@ class View:
         """The connection, with ``all_styles`` and ``styles`` (those not deleted) as tables of these columns."""
         body, _ = self._styles([*names, "status", "status_at"])
         if self._rows is None:
-            empty = ", ".join(f"null::{_TYPES.get(name, 'varchar')} as {name}" for name in names)
+            empty = ", ".join(f"null::{_type(name)} as {name}" for name in names)
             self._connection.execute(f"create temp table all_styles as select {empty}, null as status_at limit 0")
         else:
             with self._log.explained("read the catalog"), _as_os_error():
@@ -144,16 +128,16 @@ class View:
     def _stored(self) -> list[str]:
         return [column.name for column in self._rows.schema().fields] if self._rows else []
 
-    def _read_events(self, log: Log, said: DeltaTable | None) -> None:
-        columns = ", ".join(f"{name} {kind}" for name, kind in _EVENT_COLUMNS.items())
+    def _read_events(self, log: Log, table: DeltaTable | None) -> None:
+        columns = ", ".join(f"{name} {column.type}" for name, column in EVENT_COLUMNS.items())
         self._connection.execute(f"create temp table events ({columns})")
-        if said is not None:
-            names = ", ".join(_EVENT_COLUMNS)
+        if table is not None:
+            names = ", ".join(EVENT_COLUMNS)
             chosen = names.replace("happened_at", "make_timestamp(epoch_us(happened_at))")
             with log.explained("read the catalog"), _as_os_error():
-                self._connection.register("told", said.scan(columns=list(_EVENT_COLUMNS)))
-                self._connection.execute(f"insert into events ({names}) select {chosen} from told")
-                self._connection.unregister("told")
+                self._connection.register("stored_events", table.scan(columns=list(EVENT_COLUMNS)))
+                self._connection.execute(f"insert into events ({names}) select {chosen} from stored_events")
+                self._connection.unregister("stored_events")
         self._connection.execute(_FOLD)
 
     def _register(self, name: str, columns: Sequence[str], predicate: str | None) -> None:
@@ -184,12 +168,12 @@ class View:
             order.append("similarity desc, style_id, version")
         for name in question.sort if question.near is None else ():
             bare = name.removeprefix("-")
-            known = bare in COLUMNS or bare in ("metrics", "latest")
+            known = bare in COMPARED or bare in ("metrics", "latest")
             parameters |= {} if known else {f"sort_{len(order)}": bare}
             expression = bare if known else f"metrics[$sort_{len(order)}]"
             order.append(f"{expression} {'desc' if name.startswith('-') else 'asc'} nulls last")
-        used |= {c.name if c.name in COLUMNS else "metrics" for c in question.where}
-        used |= {bare if (bare := name.removeprefix("-")) in COLUMNS else "metrics" for name in question.sort}
+        used |= {c.name if c.name in COMPARED else "metrics" for c in question.where}
+        used |= {bare if (bare := name.removeprefix("-")) in COMPARED else "metrics" for name in question.sort}
         body, needed = self._styles([*sorted(used | {"status"}), *(["latest"] if question.latest else [])])
         text = f"with styles as ({body}) select {', '.join(chosen)} from styles"
         text += f" where {' and '.join(where)}" if where else ""
@@ -202,25 +186,27 @@ class View:
         """(select of these columns, columns read from the table)."""
         stored = self._stored()
         wanted = [*dict.fromkeys(names)]
-        if unknown := [
-            name for name in wanted if name not in (*stored, *COLUMNS, *_FOLDED, "metrics", "clip_embedding")
-        ]:
+        if unknown := [name for name in wanted if name not in (*stored, *STYLE_COLUMNS)]:
             raise CatalogUsageError(f"no column {unknown[0]!r}; there are {', '.join(self.columns())}")
-        parts = []
+        parts, joined = [], {"states"}
         for name in wanted:
+            column = STYLE_COLUMNS.get(name, _LATER)
             # Null for a column that came after this table was written.
-            own = f"r.{name}" if name in stored else f"null::{_TYPES.get(name, 'varchar')}"
-            parts.append(f"{_FOLDED.get(name, '{own}').replace('{own}', own)} as {name}")
-        joined = {_JOINS[name] for name in wanted if name in _JOINS} | {"states"}
+            own = f"r.{name}" if name in stored else f"null::{_type(name)}"
+            parts.append(f"{column.sql.replace('{own}', own)} as {name}")
+            joined |= {column.events} if column.events else set()
         joins = "".join(f" left join {name} on {name}.style_id = r.style_id and {name}.version = r.version"
                         for name in sorted(joined))  # fmt: skip
         needed = {"style_id", "version", "status", *(name for name in wanted if name in stored)}
         return f"select {', '.join(parts)} from rows r{joins}", [name for name in stored if name in needed]
 
 
-_TYPES = {"clip_embedding": "float[]", "metrics": "map(varchar, double)", "tags": "varchar[]", "aliases": "varchar[]",
-          "version": "bigint", "checkpoint_bytes": "bigint", "train_seconds": "double", "created_at": "timestamp",
-          "status_at": "timestamp"}  # fmt: skip
+_LATER = Column("varchar")
+"""A column that a later version of this program added to the table."""
+
+
+def _type(name: str) -> str:
+    return STYLE_COLUMNS.get(name, _LATER).type
 
 
 def connect() -> duckdb.DuckDBPyConnection:

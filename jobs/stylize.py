@@ -31,7 +31,7 @@ def stages(job: StylizeJob, run_id: str) -> Stages:
             variants=job.variants,
             encode=flags.encode(job.base_location, flags.precision),
             stylize=Stylize(flags.config(), flags.text_config()),
-            write=Write(job.output),
+            write=Write(job.output, job.source, flags.max_pixels, flags.output_config()),
         ),
         worker=Stylizer,
         record=Record(manifest, job.variants, run_id=run_id, seed=flags.seed, retrying=flags.retry_failed),
@@ -49,6 +49,7 @@ def describe(job: StylizeJob) -> Table:
         "fit": flags.fit,
         "method": ", ".join(f"{name}={value}" for name, value in flags.config()),
         "text method": ", ".join(f"{name}={value}" for name, value in flags.text_config()) if flags.text else "",
+        "pictures": ", ".join(f"{name}={value}" for name, value in flags.output_config().described().items()),
         "output": f"{job.output.uri}/images, {job.output.uri}/manifest",
         "parameters": ", ".join(dict.fromkeys(variant.params_hash for variant in job.variants)),
         "warnings": "; ".join(job.warnings),
@@ -67,7 +68,7 @@ def main() -> ExitCode:
     if flags.dry_run:
         return ExitCode.DONE
     start = time.monotonic()
-    with run_record(job.storage, job="stylize", config=flags) as record:
+    with run_record(job.records, job="stylize", config=flags) as record:
         tally = Tally()
         try:
             with record.timed("stylize"):

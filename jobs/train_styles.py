@@ -92,6 +92,9 @@ def _print_plan(plan: TrainPlan) -> None:
         config = style.config
         table.add_row(style.style_id, style.state, str(config.iterations), str(config.batch_size), style.image_uri)
     console.print(table)
+    for style in plan.styles:
+        if style.note:
+            console.print(f"{style.style_id}: {style.note}", style="yellow", markup=False)
 
 
 def command() -> None:

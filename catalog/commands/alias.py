@@ -1,7 +1,10 @@
-"""Names such as prod or best for one version of a style.
+"""Set, move, remove and list aliases, such as prod or best, each a name for one version of a style.
 
-alias set ID@VERSION NAME [--expect 2] points ID@NAME there, if it points to 2 now (0: to nothing);
-alias remove ID@NAME; alias list [ID].
+Examples:
+  style-catalog alias set van-gogh@3 prod --storage s3://studio/styles
+  style-catalog alias set van-gogh@4 prod --expect 3 --storage s3://studio/styles   # fails if prod is not version 3 now
+  style-catalog alias remove van-gogh@prod --storage s3://studio/styles
+  style-catalog alias list van-gogh --storage s3://studio/styles
 """
 
 import argparse
@@ -12,12 +15,20 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=("set", "remove", "list"))
+    parser.add_argument("what", choices=("set", "remove", "list"), help="what to do")
     parser.add_argument(
-        "style", metavar="STYLE", nargs="?", help="ID@VERSION to set (ID: its latest), ID@NAME to remove"
+        "style",
+        metavar="STYLE",
+        nargs="?",
+        help="set: ID@VERSION (ID alone: its latest); remove: ID@NAME; list: ID, optional",
     )
-    parser.add_argument("name", metavar="NAME", nargs="?", help="the alias to set: small letters, digits and '-'")
-    parser.add_argument("--expect", type=int, metavar="VERSION", help="where it must point now; 0: nowhere")
+    parser.add_argument("name", metavar="NAME", nargs="?", help="set: the alias, of lowercase letters, digits and '-'")
+    parser.add_argument(
+        "--expect",
+        type=int,
+        metavar="VERSION",
+        help="fail unless the alias is this version now (0: unless there is none)",
+    )
 
 
 def run(catalog: "StyleCatalog", options: argparse.Namespace) -> None:

@@ -1,4 +1,9 @@
-"""Write versions of styles with all their files to OUT: a folder, an s3:// prefix, or one file that ends in .tar."""
+"""Write versions of styles with all their files to a bundle: a folder, an s3:// prefix, or one .tar file.
+
+Examples:
+  style-catalog export van-gogh@prod,tag:print /mnt/usb/styles.tar --storage s3://studio/styles
+  style-catalog import /mnt/usb/styles.tar --storage runs/other
+"""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -9,9 +14,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "select", metavar="SEL", help="comma list of id (its latest), id@version, id@alias, tag:name, all"
+        "select", metavar="SEL", help="comma list of ID (its latest version), ID@VERSION, ID@ALIAS, tag:TAG, all"
     )
-    parser.add_argument("out", metavar="OUT", help="where nothing is yet")
+    parser.add_argument("out", metavar="OUT", help="path or s3:// URI where nothing exists yet; .tar: one file")
 
 
 def run(catalog: "StyleCatalog", options: argparse.Namespace) -> None:

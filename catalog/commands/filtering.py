@@ -10,14 +10,16 @@ if TYPE_CHECKING:
 def add_filters(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--where", action="append", default=[], metavar="COND",
-        help="column or metric, one of = != < <= > >= ~ (contains), value; such as structure>0.8; may be repeated",
+        help="column or metric, one of = != < <= > >= ~ (contains), value, as in structure>0.8; repeatable",
     )  # fmt: skip
-    parser.add_argument("--style", metavar="ID", help="versions of one style")
-    parser.add_argument("--tag", action="append", default=[], metavar="TAG", help="with this tag; may be repeated")
-    parser.add_argument("--alias", metavar="NAME", help="to which such an alias points")
-    parser.add_argument("--base", metavar="NAME", help="trained on the base of this name or fingerprint")
-    parser.add_argument("--since", metavar="DATE", help="registered at or after, UTC: 2026-03-01")
-    parser.add_argument("--until", metavar="DATE", help="registered before, UTC")
+    parser.add_argument("--style", metavar="ID", help="of this style only")
+    parser.add_argument("--tag", action="append", default=[], metavar="TAG", help="with this tag; repeatable")
+    parser.add_argument("--alias", metavar="NAME", help="with this alias")
+    parser.add_argument("--base", metavar="NAME", help="trained on the base with this name or fingerprint")
+    parser.add_argument(
+        "--since", metavar="DATE", help="registered at or after this date or time in UTC, as in 2026-03-01"
+    )
+    parser.add_argument("--until", metavar="DATE", help="registered before this date or time in UTC")
     parser.add_argument("--latest", action="store_true", help="only the newest version of each style")
 
 

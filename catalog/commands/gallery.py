@@ -1,4 +1,9 @@
-"""A page for browsing styles, OUT.html, with its pictures in OUT_files; works from disk and loads nothing else."""
+"""Write a page for browsing styles, OUT.html, with its pictures in OUT_files; it works from disk, without a server.
+
+Examples:
+  style-catalog gallery styles.html --storage s3://studio/styles
+  style-catalog gallery s3://studio/pages/prints.html --tag print --latest --storage s3://studio/styles
+"""
 
 import argparse
 import dataclasses
@@ -13,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", metavar="OUT.html", help="where the page goes: path or s3:// URI; made again if there")
+    parser.add_argument("out", metavar="OUT.html", help="path or s3:// URI of the page; replaced if it exists")
     add_filters(parser)
-    parser.add_argument("--title", default="Styles", help="heading of the page")
+    parser.add_argument("--title", default="Styles", help="heading of the page (default: Styles)")
 
 
 def run(catalog: "StyleCatalog", options: argparse.Namespace) -> int:

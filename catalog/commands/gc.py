@@ -1,7 +1,10 @@
-"""Free the files of versions deleted long ago, and of trainings that never became versions.
+"""Free the files of versions deleted long ago, and of trainings that were never registered.
 
-Rows stay, marked as purged. Orphans are at least a day old whatever --older-than says: younger files may be about to be
-registered.
+Rows stay, marked as purged. Unregistered files younger than a day are always kept: they may be about to be registered.
+
+Examples:
+  style-catalog gc --older-than 30d --dry-run --storage s3://studio/styles
+  style-catalog gc --older-than 30d --storage s3://studio/styles
 """
 
 import argparse
@@ -19,13 +22,19 @@ def age(text: str) -> timedelta:
     """``30d``, ``12h``, ``5m``, ``0s``; for argparse."""
     found = re.fullmatch(r"([0-9]{1,6})([dhms])", text)
     if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is no age: write 30d, 12h, 5m or 0s")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an age: write 30d, 12h, 5m or 0s")
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--older-than", type=age, required=True, metavar="AGE", help="deleted longer ago: 30d, 12h, 0s")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be freed, touch nothing")
+    parser.add_argument(
+        "--older-than",
+        type=age,
+        required=True,
+        metavar="AGE",
+        help="free what was deleted longer ago than this: 30d, 12h, 5m, 0s",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="list what would be freed, change nothing")
 
 
 def run(catalog: "StyleCatalog", options: argparse.Namespace) -> None:
@@ -35,7 +44,7 @@ def run(catalog: "StyleCatalog", options: argparse.Namespace) -> None:
     would = "would free" if options.dry_run else "freed"
     lines = [f"{would} the files of {name}" for name in report.versions]
     lines += [f"{would} the orphan {name}" for name in report.orphans]
-    lines += [f"left, for it stands outside of the storage: {uri}" for uri in report.elsewhere]
+    lines += [f"kept, because it is outside the storage: {uri}" for uri in report.elsewhere]
     lines.append(
         f"{would} {report.files} files, {report.freed_bytes:,} bytes; "
         f"checkpoints: {report.bytes_before:,} bytes before, {report.bytes_after:,} after"

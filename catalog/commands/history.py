@@ -1,4 +1,9 @@
-"""Events of a style after its registration, and who made them: aliases, tags, notes, deletions; the oldest first."""
+"""List what changed about a style after its registration, when and by whom; the oldest first.
+
+Examples:
+  style-catalog history van-gogh --storage s3://studio/styles
+  style-catalog history van-gogh@prod --csv --storage s3://studio/styles
+"""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -20,4 +25,4 @@ def run(catalog: "StyleCatalog", options: argparse.Namespace) -> None:
     style_id, _, alias = options.style.partition("@")
     rows = catalog.history(style_id, alias or None)
     columns = ("happened_at", "author", "kind", "version", "name", "text")
-    print_rows(rows, form_of(options), columns=columns, empty=f"no events of {options.style}")
+    print_rows(rows, form_of(options), columns=columns, empty=f"no changes to {options.style}")

@@ -1,4 +1,9 @@
-"""Register the styles of a bundle here, as the next versions; those that are here already are found."""
+"""Register the styles of a bundle as the next versions here; a version whose checkpoint is registered already is kept.
+
+Examples:
+  style-catalog import styles.tar --storage s3://studio/styles
+  style-catalog import s3://partner/bundle --any-base --storage s3://studio/styles
+"""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -8,8 +13,10 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", metavar="BUNDLE", help="what export wrote: folder, s3:// prefix or .tar")
-    parser.add_argument("--any-base", action="store_true", help="even if no style here was trained on its base")
+    parser.add_argument("bundle", metavar="BUNDLE", help="folder, s3:// prefix or .tar file written by export")
+    parser.add_argument(
+        "--any-base", action="store_true", help="import even if no style of this catalog was trained on the same base"
+    )
 
 
 def run(catalog: "StyleCatalog", options: argparse.Namespace) -> None:

@@ -1,4 +1,9 @@
-"""Where a stylized picture comes from: photograph, style, base, settings, run, software; and how to make it again."""
+"""Show what a stylized picture was made from: photograph, style, base, settings, run; and how to make it again.
+
+Examples:
+  style-catalog lineage s3://studio/out/images/van-gogh@3/a.jpg.png --storage s3://studio/styles
+  style-catalog lineage out/images/van-gogh@3/a.jpg.png --command --output again --storage s3://studio/styles
+"""
 
 import argparse
 import json
@@ -14,9 +19,11 @@ _NEARLY = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("picture", metavar="URI", help="the picture: an output_uri of a manifest of jobs/stylize.py")
-    parser.add_argument("--command", action="store_true", help="print only the command that makes it again")
-    parser.add_argument("--output", metavar="URI", default="again", help="where that command puts it (default: again)")
+    parser.add_argument("picture", metavar="URI", help="the picture: an output_uri of a manifest")
+    parser.add_argument("--command", action="store_true", help="print only the command that makes the picture again")
+    parser.add_argument(
+        "--output", metavar="URI", default="again", help="output folder in that command (default: again)"
+    )
 
 
 def run(catalog: "StyleCatalog", options: argparse.Namespace) -> None:

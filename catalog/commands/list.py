@@ -1,4 +1,10 @@
-"""Versions of styles, filtered, sorted and paged; a table shows the first 50 unless --limit says otherwise."""
+"""List versions of styles, filtered, sorted and paged; a table shows the first 50 unless --limit says otherwise.
+
+Examples:
+  style-catalog list --storage s3://studio/styles
+  style-catalog list --where 'structure>0.8' --tag print --sort structure:desc --limit 10 --storage s3://studio/styles
+  style-catalog list --latest --columns style_id,version,notes --csv --storage s3://studio/styles
+"""
 
 import argparse
 from collections.abc import Iterator
@@ -18,12 +24,16 @@ _PAGE = 50
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_filters(parser)
     add_forms(parser)
-    parser.add_argument("--sort", default="style_id,version", metavar="NAMES",
-                        help="comma list of columns and metrics; NAME:desc for the largest first")  # fmt: skip
-    parser.add_argument("--columns", metavar="NAMES", help="comma list of columns to print, instead of the usual ones")
+    parser.add_argument(
+        "--sort",
+        default="style_id,version",
+        metavar="NAMES",
+        help="comma list of columns and metrics, default: style_id,version; NAME:desc: largest first",
+    )
+    parser.add_argument("--columns", metavar="NAMES", help="comma list of columns to print")
     parser.add_argument("--limit", type=count, metavar="N", help="at most N rows")
-    parser.add_argument("--offset", type=count, default=0, metavar="N", help="leave out the first N rows")
-    parser.add_argument("--deleted", action="store_true", help="deleted versions too")
+    parser.add_argument("--offset", type=count, default=0, metavar="N", help="skip the first N rows")
+    parser.add_argument("--deleted", action="store_true", help="include deleted versions")
 
 
 def run(catalog: "StyleCatalog", options: argparse.Namespace) -> None:

@@ -1,6 +1,9 @@
-"""Notes on versions of styles.
+"""Add, remove and list notes on versions of styles.
 
-note add SEL TEXT prints the note's id; note remove ID@VERSION NOTE takes one away; note list ID@VERSION.
+Examples:
+  style-catalog note add van-gogh@3 "too dark for portraits" --storage s3://studio/styles
+  style-catalog note list van-gogh@3 --storage s3://studio/styles
+  style-catalog note remove van-gogh@3 4f1c9a20 --storage s3://studio/styles
 """
 
 import argparse
@@ -11,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=("add", "remove", "list"))
+    parser.add_argument("what", choices=("add", "remove", "list"), help="what to do")
     parser.add_argument(
-        "style", metavar="SEL", help="id (its latest), id@version, id@alias; to add also a list, tag:name"
+        "style", metavar="SEL", help="ID (its latest version), ID@VERSION, ID@ALIAS; add: a comma list or tag:TAG too"
     )
-    parser.add_argument("text", metavar="TEXT|NOTE", nargs="?", help="what is to be said; to remove, the note's id")
+    parser.add_argument("text", metavar="TEXT|NOTE", nargs="?", help="add: the text; remove: the note's id")
 
 
 def run(catalog: "StyleCatalog", options: argparse.Namespace) -> None:

@@ -1,6 +1,8 @@
-"""Keep many small commits quick to read: compacts both tables, tidies their logs, removes files that nobody reads now.
+"""Compact both tables, tidy their logs and remove files no longer in use; safe while others read and write.
 
-Safe while others read and write.
+Examples:
+  style-catalog optimize --storage s3://studio/styles
+  style-catalog optimize --retain 2h --storage s3://studio/styles
 """
 
 import argparse
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--retain", type=age, default=timedelta(days=7), metavar="AGE",
-                        help="keep files that were of use so lately (7d); an hour at least")  # fmt: skip
+                        help="keep files that were in use within this time (default: 7d; at least 1h)")  # fmt: skip
 
 
 def run(catalog: "StyleCatalog", options: argparse.Namespace) -> None:

@@ -1,4 +1,8 @@
-"""Download a version's checkpoint and pictures into DIR/ID@VERSION and check them by sha256."""
+"""Download a version's checkpoint and pictures to DIR/ID@VERSION and check them by sha256.
+
+Examples:
+  style-catalog pull van-gogh@prod . --storage s3://studio/styles
+"""
 
 import argparse
 from pathlib import Path
@@ -9,8 +13,8 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("style", metavar="ID@VERSION", help="or ID (its latest), ID@ALIAS")
-    parser.add_argument("folder", metavar="DIR", type=Path)
+    parser.add_argument("style", metavar="ID@VERSION", help="or ID (its latest), or ID@ALIAS")
+    parser.add_argument("folder", metavar="DIR", type=Path, help="local folder")
 
 
 def run(catalog: "StyleCatalog", options: argparse.Namespace) -> None:

@@ -1,4 +1,9 @@
-"""Show deleted versions of styles again, as they were."""
+"""Undo delete: show deleted versions again, as they were.
+
+Examples:
+  style-catalog restore van-gogh@2 --storage s3://studio/styles
+  style-catalog restore tag:draft --storage s3://studio/styles
+"""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -9,7 +14,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "select", metavar="SEL", help="comma list of id (all its deleted versions), id@version, tag:name"
+        "select", metavar="SEL", help="comma list of ID (all its deleted versions), ID@VERSION, tag:TAG"
     )
 
 

@@ -1,6 +1,10 @@
-"""Styles nearest to words or a picture, together with any filters.
+"""Find the styles nearest to a text or a picture, among those that pass the filters.
 
 Compares CLIP embeddings of the styles' references, so it loads the CLIP of their base; no other command needs torch.
+
+Examples:
+  style-catalog search "warm oil portrait, thick strokes" --storage s3://studio/styles
+  style-catalog search --like photo.jpg --tag print --limit 3 --storage s3://studio/styles
 """
 
 import argparse
@@ -13,10 +17,12 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("text", nargs="?", help='such as "warm oil portrait, thick strokes"')
-    parser.add_argument("--like", metavar="FILE", help="a picture instead, path or s3:// URI")
-    parser.add_argument("--clip-from", metavar="BASE", help="where the styles' base is, if it is not bundled")
-    parser.add_argument("--limit", type=count, default=10, metavar="N", help="at most N rows (10)")
+    parser.add_argument("text", nargs="?", help="what to search for (this or --like)")
+    parser.add_argument("--like", metavar="FILE", help="search by a picture: path or s3:// URI")
+    parser.add_argument(
+        "--clip-from", metavar="BASE", help="path or s3:// URI of the styles' base, if it is not bundled"
+    )
+    parser.add_argument("--limit", type=count, default=10, metavar="N", help="at most N rows (default: 10)")
     add_filters(parser)
     add_forms(parser)
 

@@ -1,4 +1,10 @@
-"""Everything known of some styles: those selected, or those that pass the filters, or both."""
+"""Show everything recorded about styles: those selected, those that pass the filters, or both.
+
+Examples:
+  style-catalog show van-gogh@prod --storage s3://studio/styles
+  style-catalog show --where 'structure>0.8' --latest --json --storage s3://studio/styles
+  style-catalog show van-gogh@3 --lineage --storage s3://studio/styles
+"""
 
 import argparse
 import json
@@ -13,10 +19,17 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "select", metavar="SEL", nargs="?", help="comma list of id, id@version, id@alias, tag:name, all"
+        "select",
+        metavar="SEL",
+        nargs="?",
+        help="comma list of ID (its latest version), ID@VERSION, ID@ALIAS, tag:TAG, all",
     )
     add_filters(parser)
-    parser.add_argument("--lineage", action="store_true", help="what each was made from, by which run, and how again")
+    parser.add_argument(
+        "--lineage",
+        action="store_true",
+        help="show what each was made from, by which run, and the command that trains it again",
+    )
 
 
 def run(catalog: "StyleCatalog", options: argparse.Namespace) -> None:

@@ -1,6 +1,10 @@
-"""Ask the catalog by one SELECT, in DuckDB's SQL.
+"""Run one SELECT over the current catalog, in DuckDB's SQL.
 
 Tables: styles (those not deleted), all_styles, aliases, notes, events. Metrics are a map: metrics['structure'].
+
+Examples:
+  style-catalog sql "select base_name, count(*) n from styles group by all" --storage s3://studio/styles
+  style-catalog sql "select style_id, version from styles where metrics['structure'] > 0.8" --csv --storage s3://studio/styles
 """
 
 import argparse
@@ -13,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("query", metavar="SELECT", help="the query")
+    parser.add_argument("--limit", type=count, default=1000, metavar="N", help="at most N rows (default: 1000)")
     parser.add_argument(
-        "query", metavar="SELECT", help='such as "select base_name, count(*) n from styles group by all"'
+        "--seconds", type=float, default=60, metavar="N", help="stop the query after N seconds (default: 60)"
     )
-    parser.add_argument("--limit", type=count, default=1000, metavar="N", help="at most N rows (1000)")
-    parser.add_argument("--seconds", type=float, default=60, help="stop the query after so long (60)")
     add_forms(parser)
 
 

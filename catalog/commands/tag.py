@@ -1,4 +1,9 @@
-"""Add tags to versions of styles and remove them: ``tag add SEL TAG…``, ``tag remove SEL TAG…``."""
+"""Add and remove tags of versions of styles.
+
+Examples:
+  style-catalog tag add van-gogh,hokusai@2 print warm --storage s3://studio/styles
+  style-catalog tag remove tag:draft draft --storage s3://studio/styles
+"""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -8,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=("add", "remove"))
+    parser.add_argument("what", choices=("add", "remove"), help="what to do")
     parser.add_argument(
-        "select", metavar="SEL", help="comma list of id (its latest), id@version, id@alias, tag:name, all"
+        "select", metavar="SEL", help="comma list of ID (its latest version), ID@VERSION, ID@ALIAS, tag:TAG, all"
     )
-    parser.add_argument("tags", metavar="TAG", nargs="+")
+    parser.add_argument("tags", metavar="TAG", nargs="+", help="one or several tags")
 
 
 def run(catalog: "StyleCatalog", options: argparse.Namespace) -> None:
     from catalog.commands.output import print_changed
 
-    print_changed(catalog.tag(options.select, **{options.what: options.tags}), "tags changed", json=options.json)
+    print_changed(catalog.tag(options.select, **{options.what: options.tags}), "tagged", json=options.json)

@@ -1,4 +1,11 @@
-"""Compare the catalog with what is stored: checkpoints by sha256, pictures, orphans. Exits with 3 on findings."""
+"""Check the tables, every checkpoint (by sha256) and picture against storage; list unregistered files.
+
+Each finding says how to mend it. Exit code 3 if there are findings.
+
+Examples:
+  style-catalog verify --storage s3://studio/styles
+  style-catalog verify van-gogh,tag:print --quick --storage s3://studio/styles
+"""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -8,8 +15,10 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("select", metavar="SEL", nargs="?", help="these versions alone; by default all, and orphans")
-    parser.add_argument("--quick", action="store_true", help="compare sizes instead of reading every checkpoint")
+    parser.add_argument(
+        "select", metavar="SEL", nargs="?", help="check these versions only (default: all, and unregistered files)"
+    )
+    parser.add_argument("--quick", action="store_true", help="compare sizes only, without reading every checkpoint")
 
 
 def run(catalog: "StyleCatalog", options: argparse.Namespace) -> int:

@@ -16,19 +16,22 @@ from cluster.storage.types import TEMP_PREFIX, FileInfo, NotFound, StorageError,
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
 
-_REFUSED = frozenset(
-    [
-        errno.EACCES,
-        errno.EPERM,
-        errno.EISDIR,
-        errno.ENOTDIR,
-        errno.ENAMETOOLONG,
-        errno.ELOOP,
-        errno.EINVAL,
-        errno.EILSEQ,
+_UNAVAILABLE = frozenset(
+    getattr(errno, name)
+    for name in [
+        "ENOSPC",
+        "EDQUOT",
+        "EROFS",
+        "ESTALE",
+        "ETIMEDOUT",
+        "ENOTCONN",
+        "EHOSTDOWN",
+        "EMFILE",
+        "ENFILE",
+        "ENOMEM",
     ]
 )
-"""Errors of one path; all others are of the file system."""
+"""Errors of the whole file system or process; all others are of one file."""
 
 _FULL = "free some space or choose another place; what was written before is whole"
 _REMEDIES = {
@@ -54,7 +57,7 @@ def _explained(operation: str, path: str | Path) -> Iterator[None]:
 
 def _explain(number: int, reason: str) -> tuple[type[StorageError], str]:
     remedy = _REMEDIES.get(number, "check path, permissions and the disk")
-    return StorageRefused if number in _REFUSED else StorageUnavailable, f"{reason}; {remedy}"
+    return StorageUnavailable if number in _UNAVAILABLE else StorageRefused, f"{reason}; {remedy}"
 
 
 def write_whole(target: Path, fill: Callable[[BinaryIO], object], *, if_absent: bool = False) -> bool:

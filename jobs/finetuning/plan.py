@@ -8,7 +8,7 @@ from functools import partial
 from typing import Literal, TypeVar
 
 from catalog.store import StyleCatalog
-from catalog.style_folder import StyleFolder
+from catalog.style_folder import StyleFolder, checkpoint_problem
 from cluster.commandline.cli import ConfigError, Problem
 from cluster.commandline.config_file import ConfigFile
 from cluster.commandline.help import flag_name
@@ -46,6 +46,8 @@ class StylePlan:
     folder: StyleFolder
     """Where the finished files go."""
     state: State
+    note: str = ""
+    """Why a training that had ended begins again."""
 
     @property
     def run_name(self) -> str:
@@ -144,11 +146,7 @@ def _style_plan(
     identity = [fingerprint(base), picture_key(image), preset, config.model_dump(mode="json"), *content.values()]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
     folder = StyleFolder.of(storage, style.id, key)
-    state: State = "train"
-    if catalog.find(style.id, folder.checkpoint_uri):
-        state = "done"
-    elif folder.is_whole:
-        state = "register"
+    state, note = _state(catalog, style.id, folder)
     return StylePlan(
         style_id=style.id,
         image_uri=Storage.open(style.image).uri,
@@ -163,7 +161,18 @@ def _style_plan(
         train_key=key,
         folder=folder,
         state=state,
+        note=note,
     )
+
+
+def _state(catalog: StyleCatalog, style_id: str, folder: StyleFolder) -> tuple[State, str]:
+    known = catalog.find(style_id, folder.checkpoint_uri)
+    if known and not (problem := checkpoint_problem(known)):
+        return "done", ""
+    if known:
+        return "train", f"{problem}; it is trained again"
+    result, problem = folder.finished()
+    return ("register", "") if result else ("train", problem and f"{problem}; it is trained again")
 
 
 def read_photos(content: ContentConfig) -> dict[str, str]:

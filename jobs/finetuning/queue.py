@@ -13,6 +13,7 @@ from cluster.runtime.lease import LeaseHolder, lease
 from cluster.runtime.resources import Resources
 from cluster.storage import Storage
 from jobs.finetuning.plan import StylePlan
+from jobs.finetuning.saved_state import drop_damaged_snapshot
 from jobs.finetuning.worker import train_style
 
 
@@ -56,9 +57,10 @@ def fit_style(
     Holds no CPU: an actor or task that did would starve the training.
     """
     per_worker = {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
+    run = storage.child("train", plan.run_name)
     trainer = TorchTrainer(
         train_style,
-        train_loop_config=loop_config,
+        train_loop_config=loop_config | {"run": run},
         scaling_config=ScalingConfig(num_workers=1, use_gpu=resources.gpus > 0, resources_per_worker=per_worker),
         run_config=RunConfig(
             # The same name resumes from the newest checkpoint.
@@ -78,7 +80,8 @@ def fit_style(
         with lease(
             storage, f"train/{plan.run_name}", run_id=run_id, job="train_styles", wait=wait, on_wait=told
         ) as held:
-            if not plan.folder.is_whole:  # by the job that was waited for
+            if plan.folder.finished()[0] is None:  # else by the job that was waited for
+                drop_damaged_snapshot(run, lambda text: board.note.remote(f"{plan.style_id}: {text}"))
                 trainer.fit()
             held.check()
     except Exception as error:  # one style's failure is a row of the result, not the end of the others

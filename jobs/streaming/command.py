@@ -13,9 +13,10 @@ from catalog.manifest import Manifest
 from catalog.output_names import NO_STYLE
 from catalog.schema import StyleVersion
 from catalog.store import StyleCatalog, UnknownStyle
+from catalog.style_folder import checkpoint_problems
 from cluster.commandline.cli import ConfigError, JobFlags, OutputUri, Problem, Uri
 from cluster.commandline.problems import Problems
-from cluster.storage import Storage
+from cluster.storage import Storage, StorageError
 from jobs.shared.bases import DEFAULT_BASE, describe_base
 from jobs.streaming.flags import StreamFlags, reached
 from jobs.streaming.listing import Source, open_source
@@ -23,7 +24,7 @@ from jobs.streaming.variants import Variant
 from osasis.base import BaseSpec, bundled_bases, fingerprint
 from osasis.errors import OsasisError
 from osasis.image import DECODER, FitMode
-from osasis.settings import StylizeConfig, TextConfig
+from osasis.settings import OutputConfig, StylizeConfig, TextConfig
 
 _FIRST = {"t0_ratio", "encode_steps", "decode_steps", "lambda_spn", "style_levels", "seed"}
 """Parameters of stylization that were always part of :func:`params_hash`."""
@@ -46,7 +47,7 @@ class TextFlags(TextConfig):
     text: list[str] = Field([], description="Prompts, such as smiling; each makes pictures of its own.")
 
 
-class StylizeFlags(StylesFlags, StreamFlags, StylizeConfig, TextFlags):  # type: ignore[misc]  # each has a model_config; the first counts
+class StylizeFlags(StylesFlags, StreamFlags, OutputConfig, StylizeConfig, TextFlags):  # type: ignore[misc]  # each has a model_config; the first counts
     """Stylize every picture of --input in every style of --styles, as pictures and a manifest under --output.
 
     Running the same command again does only what is missing. Exit code 3 counts what earlier runs rejected or failed,
@@ -57,12 +58,17 @@ class StylizeFlags(StylesFlags, StreamFlags, StylizeConfig, TextFlags):  # type:
         "--storage runs/demo --styles all --input photos --output out",
         "--storage s3://bucket/styles --styles monet@prod,tag:print --input s3://bucket/photos "
         "--output s3://bucket/out --gpus-per-worker 1",
+        "--storage runs/demo --styles all --input photos --output out --fit pad --size original --format jpeg",
         "--storage runs/demo --styles none --text smiling,'grey hair' --input photos --output out --dry-run",
     )
 
     def config(self) -> StylizeConfig:
         """The method's part."""
         return StylizeConfig(**self.model_dump(include=set(StylizeConfig.model_fields)))
+
+    def output_config(self) -> OutputConfig:
+        """How pictures come out."""
+        return OutputConfig(**self.model_dump(include=set(OutputConfig.model_fields)))
 
     def text_config(self) -> TextConfig:
         """The part of text-driven manipulation."""
@@ -75,6 +81,8 @@ class StylizeJob:
 
     flags: StylizeFlags
     storage: Storage
+    records: Storage
+    """Below it the run is recorded."""
     source: Source
     output: Storage
     base_location: str
@@ -92,8 +100,9 @@ def resolve(flags: StylizeFlags) -> StylizeJob:
     """
     problems = Problems(OsasisError, UnknownStyle)
     attempt = problems.attempt
-    storage = attempt("--storage", lambda: reached(flags.storage, writable=not flags.dry_run))
+    storage = attempt("--storage", lambda: reached(flags.storage, writable=False))
     versions = attempt("--styles", lambda: _versions(storage, flags.styles)) if storage else None
+    problems.extend(attempt("--styles", lambda: _without_checkpoint(versions or [])) or [])
     source = attempt("--input", lambda: open_source(flags.input, flags.input_column))
     output = attempt("--output", flags.open_output)
     base = None if versions is None and flags.base is None else attempt("--base", lambda: _base(flags.base, versions))
@@ -115,6 +124,7 @@ def resolve(flags: StylizeFlags) -> StylizeJob:
     return StylizeJob(
         flags=flags,
         storage=storage,
+        records=storage if flags.dry_run else _record_place(storage, output),
         source=source,
         output=output,
         base_location=base_location,
@@ -138,6 +148,7 @@ def make_variants(flags: StylizeFlags, versions: Sequence[StyleVersion], base_fi
             flags.fit,
             base_fingerprint,
             None if text is None else asked | {"text": text},
+            output=flags.output_config(),
             decoder=flags.decoder,
         )
         for text in texts
@@ -151,12 +162,14 @@ def params_hash(
     base_fingerprint: str,
     text: Mapping[str, Any] | None = None,
     *,
+    output: OutputConfig | None = None,
     decoder: int = DECODER,
 ) -> str:
     """Identity of the parameters that change pixels, the style aside. 16 hex digits.
 
     Args:
         text: the prompt with its settings, where there is one.
+        output: None: as it always was.
         decoder: version of what pixels come of a file; 1 did not count yet.
     """
     asked = config.model_dump(mode="json", exclude_defaults=True)
@@ -168,9 +181,25 @@ def params_hash(
     }
     if text:
         values["text"] = dict(text)
+    if output and (changed := output.identity()):
+        values["output"] = changed
     if decoder > 1:
         values["decoder"] = decoder
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _without_checkpoint(versions: Sequence[StyleVersion]) -> list[Problem]:
+    hint = "train that style again, or restore the file; style-catalog verify tells more"
+    return [Problem("--styles", problem, hint) for problem in checkpoint_problems(versions)]
+
+
+def _record_place(storage: Storage, output: Storage) -> Storage:
+    """Who may only read the catalog has the record with the output."""
+    try:
+        storage.check_writable()
+    except StorageError:
+        return output
+    return storage
 
 
 def _terms(selection: str) -> list[str]:

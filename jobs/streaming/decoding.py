@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from jobs.streaming.failures import together
+from cluster.storage import StorageUnavailable
+from jobs.streaming.failures import RunStopped, together
 from jobs.streaming.ledger import Ledger
 from jobs.streaming.listing import Source
 from jobs.streaming.rows import DECODED, Row, one_row
@@ -52,10 +53,16 @@ class Decode:
         return picture
 
     def picture(self, item: Row) -> Row:
-        """WORK → PICTURE."""
+        """WORK → PICTURE.
+
+        Raises:
+            RunStopped: storage cannot be read at present, which says nothing about the input.
+        """
         row = _known(item)
         try:
             data = self.source.read(item["locator"])
+        except StorageUnavailable as error:
+            raise RunStopped(f"an input cannot be read: {error}") from None
         except Exception as error:
             return row | {"status": "failed", "error_type": "unreadable", "error": f"{type(error).__name__}: {error}"}
         row["input_sha256"] = hashlib.sha256(data).hexdigest()
@@ -76,4 +83,4 @@ class Decode:
 
 
 def _known(item: Row) -> Row:
-    return {name: item[name] for name in ("input_uri", "key", "missing")}
+    return {name: item[name] for name in ("input_uri", "key", "locator", "missing")}

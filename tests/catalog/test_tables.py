@@ -10,7 +10,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from catalog.__main__ import main
-from catalog.columns import SCHEMA
+from catalog.columns import STYLE_COLUMNS, arrow_schema
 from catalog.errors import CatalogUsageError, NewerCatalog
 from catalog.schema import StyleVersion
 from catalog.store import TABLE, StyleCatalog
@@ -120,8 +120,8 @@ def test_the_log_gets_checkpoints_by_itself(tmp_path: Path) -> None:
 
 def old_catalog(storage: Storage) -> None:
     """As version 1 wrote it: no events, no ``clip_encoder`` nor anything after it, no settings."""
-    after = SCHEMA.get_field_index("clip_encoder")
-    schema = pa.schema([SCHEMA.field(i) for i in range(after)])
+    after = arrow_schema(STYLE_COLUMNS).get_field_index("clip_encoder")
+    schema = pa.schema([arrow_schema(STYLE_COLUMNS).field(i) for i in range(after)])
     row = StyleVersion.of(new_style(storage, "monet", b"1", tags=["old"], clip_embedding=[1.0]), 1).to_row()
     row = {name: row[name] for name in schema.names}
     write_deltalake(
@@ -154,10 +154,10 @@ def test_a_newer_format_is_refused_with_the_version_needed(
     style = new_style(storage, "monet")
     catalog.register(style)
     catalog.tag("monet", add=["x"])
-    settings = {"style-catalog.format": "3", "style-catalog.needed": "7.1.0"}
+    settings = {"style-catalog.format": "4", "style-catalog.needed": "7.1.0"}
     DeltaTable(storage.delta_uri(table)).alter.set_table_properties(settings, raise_if_not_exists=False)
     for attempt in (catalog.list, lambda: catalog.register(style), lambda: catalog.tag("monet", add=["y"])):
-        with pytest.raises(NewerCatalog, match=r"format 3.*reads up to 2.*7\.1\.0"):
+        with pytest.raises(NewerCatalog, match=r"format 4.*reads up to 3.*7\.1\.0"):
             attempt()
     assert main(["list", "--storage", str(tmp_path)]) == 1
     assert "osasis-on-ray 7.1.0" in capsys.readouterr().err
@@ -168,7 +168,7 @@ def test_columns_of_a_later_version_are_left_alone(tmp_path: Path) -> None:
     catalog = StyleCatalog.open(storage)
     catalog.register(new_style(storage, "monet", b"1"))
     row = StyleVersion.of(new_style(storage, "monet", b"2"), 2).to_row() | {"colour": "red"}
-    later = pa.Table.from_pylist([row], schema=SCHEMA.append(pa.field("colour", pa.string())))
+    later = pa.Table.from_pylist([row], schema=arrow_schema(STYLE_COLUMNS).append(pa.field("colour", pa.string())))
     write_deltalake(storage.delta_uri(TABLE), later, mode="append", schema_mode="merge")
     assert names(catalog.list()) == ["monet@1", "monet@2"]
     assert str(catalog.register(new_style(storage, "monet", b"3"))) == "monet@3"

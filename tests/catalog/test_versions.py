@@ -12,7 +12,7 @@ from deltalake.exceptions import TableNotFoundError
 from pydantic import ValidationError
 
 from catalog.__main__ import main
-from catalog.columns import SCHEMA
+from catalog.columns import STYLE_COLUMNS, arrow_schema
 from catalog.schema import NewStyle
 from catalog.store import TABLE, CheckpointMismatch, StyleCatalog, UnknownStyle
 from cluster.storage import Storage, StorageError
@@ -95,7 +95,7 @@ def test_the_table_is_what_others_rely_on(catalog: StyleCatalog) -> None:
     catalog.register(new_style(catalog.storage, "monet", metrics={"a": 1.0}))
     table = DeltaTable(catalog.storage.delta_uri(TABLE), storage_options=catalog.storage.delta_options())
     columns = {field.name: str(field.type) for field in table.to_pyarrow_dataset().schema}
-    assert list(columns) == [field.name for field in SCHEMA] == COLUMNS
+    assert list(columns) == [field.name for field in arrow_schema(STYLE_COLUMNS)] == COLUMNS
     assert columns["metrics"] == "map<string, double>"
     (row,) = table.to_pyarrow_table().to_pylist()
     assert json.loads(row["train_config"]) == {"iterations": 200, "lr": 1e-4}
@@ -168,7 +168,7 @@ def test_a_table_made_while_it_was_looked_for_is_found(tmp_path: Path, monkeypat
         raise TableNotFoundError("no files in log segment")
 
     style = new_style(storage, "monet", b"ours")
-    monkeypatch.setattr("catalog.tables.DeltaTable", not_there_at_first)
+    monkeypatch.setattr("catalog.delta.DeltaTable", not_there_at_first)
     assert str(StyleCatalog.open(storage).register(style)) == "monet@2"
 
 

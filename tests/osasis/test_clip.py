@@ -110,7 +110,7 @@ def test_feature_maps_go_from_fine_to_coarse() -> None:
 
 def test_a_vit_has_no_feature_maps() -> None:
     vit = encoder(vision=ClipVisionConfig(layers=1, width=16, head_width=8, image_size=32))
-    with pytest.raises(TypeError, match="ModifiedResNet"):
+    with pytest.raises(TypeError, match="image tower of convolutions"):
         vit.features(torch.rand(1, 3, 32, 32))
 
 

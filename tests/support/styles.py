@@ -45,3 +45,13 @@ def trained_style(storage: Storage, style_id: str, content: bytes, **fields: Any
 def names(versions: list[StyleVersion]) -> list[str]:
     """``id@version`` of each."""
     return [str(version) for version in versions]
+
+
+def finished_training(storage: Storage, style_id: str, content: bytes, key: str = "0123456789ab") -> NewStyle:
+    """With all its files in the folder of this key, as a training leaves them."""
+    folder = storage.child("checkpoints", style_id, key)
+    for name in ("reference.png", "photo.png", "preview.png"):
+        folder.write_bytes(name, b"a picture")
+    uris = {f"{part}_uri": folder.child_uri(f"{part}.png") for part in ("reference", "photo", "preview")}
+    folder.write_bytes("style.safetensors", content)
+    return new_style(storage, style_id, content, **uris, checkpoint_uri=folder.child_uri("style.safetensors"))
