@@ -20,7 +20,7 @@ COMMANDS = {
     "alias": "names such as prod for one version, moved as a whole",
     "tag": "add and remove tags",
     "note": "add and remove notes",
-    "history": "what was said of a style, and by whom",
+    "history": "events of a style, and who made them",
     "delete": "hide versions",
     "restore": "show deleted versions again",
     "gc": "free the files of versions deleted long ago",

@@ -39,7 +39,9 @@ class BaseClip:
         try:
             spec_file = fetch(folder.child_uri("base.json"))
             self._spec = self._base.load_spec(spec_file.parent)
-            self._clip = self._base.load_clip(self._spec, fetch(folder.child_uri("clip.safetensors")))
+            digest = self._spec.files.get("clip.safetensors")
+            weights = fetch(folder.child_uri("clip.safetensors"), sha256=digest)
+            self._clip = self._base.load_clip(self._spec, weights)
         except (NotFound, errors.OsasisError) as error:
             raise CatalogUsageError(f"no CLIP of a base at {location!r}: {error}") from error
         self.clip_encoder = str(self._base.clip_fingerprint(self._spec))

@@ -30,7 +30,7 @@ class Style:
 
 @dataclass(frozen=True)
 class Tagged:
-    """``tag:name``: every style whose latest version bears the tag."""
+    """``tag:name``: every style whose latest version has the tag."""
 
     tag: str
 

@@ -71,7 +71,7 @@ class PreviewMaker:
     def make(self, style: StyleVersion, target: Storage) -> str | None:
         """Writes the preview to ``target``; the error's text where that fails."""
         try:
-            loaded = load_style(fetch(style.checkpoint_uri), self._base)
+            loaded = load_style(fetch(style.checkpoint_uri, sha256=style.checkpoint_sha256), self._base)
             target.write_bytes("", make_preview(loaded, self._base).png())
         except Exception as error:  # one style's failure is a line of the result, not the end of the others
             return f"{type(error).__name__}: {error}"

@@ -36,4 +36,4 @@ def run(catalog: "StyleCatalog", options: argparse.Namespace) -> None:
         print_done(done, f"{style_id}@{options.name} is version {version}", json=options.json)
     else:
         catalog.remove_alias(options.style, expect=options.expect)
-        print_done({"removed": options.style}, f"{options.style} is no more", json=options.json)
+        print_done({"removed": options.style}, f"{options.style} removed", json=options.json)

@@ -13,7 +13,7 @@ def add_filters(parser: argparse.ArgumentParser) -> None:
         help="column or metric, one of = != < <= > >= ~ (contains), value; such as structure>0.8; may be repeated",
     )  # fmt: skip
     parser.add_argument("--style", metavar="ID", help="versions of one style")
-    parser.add_argument("--tag", action="append", default=[], metavar="TAG", help="that bear the tag; may be repeated")
+    parser.add_argument("--tag", action="append", default=[], metavar="TAG", help="with this tag; may be repeated")
     parser.add_argument("--alias", metavar="NAME", help="to which such an alias points")
     parser.add_argument("--base", metavar="NAME", help="trained on the base of this name or fingerprint")
     parser.add_argument("--since", metavar="DATE", help="registered at or after, UTC: 2026-03-01")

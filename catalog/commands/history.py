@@ -1,4 +1,4 @@
-"""What was said of a style after its registration, and by whom: aliases, tags, notes, deletions; the oldest first."""
+"""Events of a style after its registration, and who made them: aliases, tags, notes, deletions; the oldest first."""
 
 import argparse
 from typing import TYPE_CHECKING
@@ -20,4 +20,4 @@ def run(catalog: "StyleCatalog", options: argparse.Namespace) -> None:
     style_id, _, alias = options.style.partition("@")
     rows = catalog.history(style_id, alias or None)
     columns = ("happened_at", "author", "kind", "version", "name", "text")
-    print_rows(rows, form_of(options), columns=columns, empty=f"nothing was said of {options.style}")
+    print_rows(rows, form_of(options), columns=columns, empty=f"no events of {options.style}")

@@ -29,7 +29,7 @@ def run(catalog: "StyleCatalog", options: argparse.Namespace) -> None:
         print_done({"note_id": note_id}, note_id, json=options.json)
     elif options.what == "remove":
         catalog.remove_note(options.style, options.text)
-        print_done({"removed": options.text}, f"note {options.text} is no more", json=options.json)
+        print_done({"removed": options.text}, f"note {options.text} removed", json=options.json)
     else:
         rows = [asdict(note) for note in catalog.notes(options.style)]
         columns = ("note_id", "happened_at", "author", "text")

@@ -25,7 +25,7 @@ from cluster.storage import Storage
 
 _ROOT = Path(__file__).resolve().parents[2]
 _EXCLUDES = ["/.git", "/.venv", "/runs", "/build", "/dist", "/.*_cache", "/.hypothesis", "*.egg-info", "__pycache__"]
-_FORWARDED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
+_FORWARDED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_REQUEST_PAYER")
 _OBJECT_STORE_BYTES = 1 << 30
 _LONGEST_TEMP_DIR = 107 - len("/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
 """Ray's sockets lie below the temporary folder, and a socket's path has at most 107 bytes."""

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from catalog.output_names import NO_STYLE
-from cluster.storage import Storage
 from cluster.storage.cache import fetch
 from jobs.streaming.encoding import Batch
 from jobs.streaming.ledger import Ledger
@@ -48,10 +47,6 @@ class StylizerTask(Task):
 
     stylize: Stylize
     write: Write
-
-    @property
-    def written(self) -> tuple[Storage, ...]:
-        return (self.write.output,)
 
 
 class Stylizer(Worker[StylizerTask]):
@@ -128,5 +123,6 @@ class Shelf:
         self.loads += 1
         if variant.style_id == NO_STYLE:
             return no_style(self._base)
-        style = load_style(fetch(variant.checkpoint_uri, self._cache_dir), self._base)
+        file = fetch(variant.checkpoint_uri, self._cache_dir, sha256=variant.checkpoint_sha256 or None)
+        style = load_style(file, self._base)
         return at_strength(style, self._base, self._strength)

@@ -16,7 +16,6 @@ from typing import Any, Generic, NoReturn, TypeVar
 import pyarrow as pa
 import torch
 
-from cluster.storage import Storage
 from jobs.streaming.decoding import WORKER_DIED
 from jobs.streaming.encoding import Batch, Encode
 from jobs.streaming.failures import Action, Fault, RunStopped, action, fault_of, together
@@ -39,11 +38,6 @@ class Task:
 
     encode: Encode
     variants: tuple[Variant, ...]
-
-    @property
-    def written(self) -> tuple[Storage, ...]:
-        """Storage that workers write to, which every node must see."""
-        return ()
 
 
 @dataclass(frozen=True)
@@ -94,8 +88,12 @@ class Worker(Generic[T]):
         """DECODED → :attr:`schema`. The same rows in the same groups, however often it is done."""
         (chunk,) = decoded.to_pylist()
         unit = f"work/{chunk['chunk']}"
-        for outcomes in self._chunk(unit, chunk["inputs"], alone=not together(self.ledger.begin(unit))):
-            yield one_row({"chunk": chunk["chunk"], "worker": self._name, "outcomes": outcomes}, self.schema)
+        try:
+            for outcomes in self._chunk(unit, chunk["inputs"], alone=not together(self.ledger.begin(unit))):
+                yield one_row({"chunk": chunk["chunk"], "worker": self._name, "outcomes": outcomes}, self.schema)
+        except RunStopped as stopped:
+            self.ledger.stop(str(stopped))
+            raise
         self.ledger.end(unit)
 
     def prepare(self, variant: Variant, following: Variant | None) -> None:
