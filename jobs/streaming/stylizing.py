@@ -16,7 +16,6 @@ import numpy.typing as npt
 import torch
 
 from catalog.output_names import NO_STYLE
-from cluster.storage import Storage
 from cluster.storage.cache import fetch
 from jobs.streaming.encoding import Batch
 from jobs.streaming.ledger import Ledger
@@ -51,10 +50,6 @@ class StylizerTask(Task):
 
     stylize: Stylize
     write: Write
-
-    @property
-    def written(self) -> tuple[Storage, ...]:
-        return (self.write.output,)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from typing import Any, Generic, NoReturn, TypeVar
 import pyarrow as pa
 import torch
 
-from cluster.storage import Storage
 from jobs.streaming.decoding import WORKER_DIED
 from jobs.streaming.encoding import Batch, Encode
 from jobs.streaming.failures import Action, Fault, RunStopped, action, fault_of, together
@@ -40,11 +39,6 @@ class Task:
 
     encode: Encode
     variants: tuple[Variant, ...]
-
-    @property
-    def written(self) -> tuple[Storage, ...]:
-        """Storage that workers write to, which every node must see."""
-        return ()
 
 
 @dataclass(frozen=True)
