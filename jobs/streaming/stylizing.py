@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 
 from catalog.output_names import NO_STYLE
+from cluster.storage import Storage
 from cluster.storage.cache import fetch
 from jobs.streaming.encoding import Batch
 from jobs.streaming.ledger import Ledger
@@ -50,6 +51,10 @@ class StylizerTask(Task):
 
     stylize: Stylize
     write: Write
+
+    @property
+    def written(self) -> tuple[Storage, ...]:
+        return (self.write.output,)
 
 
 @dataclass(frozen=True)

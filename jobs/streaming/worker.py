@@ -40,6 +40,11 @@ class Task:
     encode: Encode
     variants: tuple[Variant, ...]
 
+    @property
+    def written(self) -> tuple[Storage, ...]:
+        """Storage that workers write to, which every node must see."""
+        return ()
+
 
 @dataclass(frozen=True)
 class Failed:
