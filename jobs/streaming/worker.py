@@ -17,6 +17,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 import pyarrow as pa
 import torch
 
+from cluster.storage import Storage
 from jobs.streaming.decoding import WORKER_DIED
 from jobs.streaming.encoding import Batch, Encode
 from jobs.streaming.failures import Action, Fault, RunStopped, action, fault_of, together
