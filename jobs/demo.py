@@ -1,8 +1,10 @@
 """``make demo``: two styles trained, the bundled portraits stylized with both, a gallery; real jobs throughout."""
 
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -92,10 +94,24 @@ def _run(title: str, command: list[str]) -> float:
     console.print("$ " + _shown(command), markup=False)
     started = time.monotonic()
     job, *arguments = command
-    code = subprocess.run([sys.executable, str(JOBS / f"{job}.py"), *arguments], cwd=ROOT, check=False).returncode
-    if code:
+    if code := _wait(subprocess.Popen([sys.executable, str(JOBS / f"{job}.py"), *arguments], cwd=ROOT)):
         sys.exit(code)
     return time.monotonic() - started
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    """The exit code. A job that is told to stop does so in its own way: it is waited for, never killed halfway."""
+    previous = {
+        number: signal.signal(number, lambda told, _: process.send_signal(told))
+        for number in (signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        while True:
+            with suppress(KeyboardInterrupt):  # the terminal sends Ctrl-C to the job as well
+                return process.wait()
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _shown(command: list[str]) -> str:
