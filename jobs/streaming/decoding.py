@@ -64,15 +64,19 @@ class Decode:
         except StorageUnavailable as error:
             raise RunStopped(f"an input cannot be read: {error}") from None
         except Exception as error:
-            return row | {"status": "failed", "error_type": "unreadable", "error": f"{type(error).__name__}: {error}"}
+            return row | {
+                "status": "failed",
+                "error_type": "unreadable",
+                "error": in_text(f"{type(error).__name__}: {error}"),
+            }
         row["input_sha256"] = hashlib.sha256(data).hexdigest()
         try:
             upright = decode_image(data, max_pixels=self.max_pixels)
             square, transform = fit(upright, self.size, self.mode)
         except ImageRejected as rejected:
-            return row | {"status": "rejected", "error_type": rejected.kind, "error": str(rejected)}
+            return row | {"status": "rejected", "error_type": rejected.kind, "error": in_text(str(rejected))}
         except Exception as error:
-            return row | {"status": "failed", "error_type": type(error).__name__, "error": str(error)}
+            return row | {"status": "failed", "error_type": type(error).__name__, "error": in_text(str(error))}
         return row | {
             "width": transform.original_width,
             "height": transform.original_height,
@@ -80,6 +84,11 @@ class Decode:
             "notes": "; ".join(upright.info["notes"]) or None,
             "pixels": square.tobytes(),
         }
+
+
+def in_text(message: str) -> str:
+    """A message that can be stored: names of files may hold bytes that are no UTF-8."""
+    return message.encode(errors="backslashreplace").decode()
 
 
 def _known(item: Row) -> Row:

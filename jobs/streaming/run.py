@@ -40,7 +40,7 @@ def run(stages: Stages, flags: StreamFlags, tally: Tally, execute: Executes | No
     """Do what is missing, committing as it goes; ``execute`` is entered only if something is."""
     record = stages.record
     tally.now = record.counts
-    work = stages.plan(islice(stages.list.items(), flags.limit), tally, unique=stages.list.unique)
+    work = stages.plan(islice(stages.list.items(tally.passed_over), flags.limit), tally, unique=stages.list.unique)
     first = next(work, None)
     if first is not None:
         resources = Resources(flags.cpus_per_worker, flags.gpus_per_worker)

@@ -81,7 +81,7 @@ def test_a_table_gives_one_input_a_row(tmp_path: Path, kind: str) -> None:
     items = list(source.items())
     assert [source.read(item.locator) for item in items[:2]] == [b"A", b"B"]
     assert len({item.key for item in items}) == len({item.uri for item in items}) == 3
-    with pytest.raises(FileNotFoundError, match="empty in this row"):
+    with pytest.raises(FileNotFoundError, match="row 3 is empty"):
         source.read(items[2].locator)
 
 
