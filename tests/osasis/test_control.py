@@ -102,7 +102,7 @@ def test_f_ch_counts_levels(base: Base, style: Style, encoded: Content) -> None:
         run(base, style, encoded, f_ch=3)
     with pytest.raises(ValueError, match=r"\[2\] are not among"):
         run(base, style, encoded, style_levels=(0, 2))
-    with pytest.raises(ValidationError, match="give one of them"):
+    with pytest.raises(ValidationError, match="give only one"):
         StylizeConfig(f_ch=1, style_levels=(0,))
 
 
