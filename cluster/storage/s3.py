@@ -16,7 +16,7 @@ from cluster.storage.s3_errors import MISSING, code_of, explain_text, explained
 from cluster.storage.types import TEMP_PREFIX, FileInfo, NotFound, StorageError, StorageRefused, StorageUnavailable
 
 if TYPE_CHECKING:
-    from pyarrow.fs import FileSystem
+    pass
 
 _BUFFER = 8 << 20
 
@@ -42,11 +42,6 @@ class S3Objects:
 
     def __init__(self, bucket: str) -> None:
         self.bucket = bucket
-
-    def filesystem(self) -> "FileSystem":
-        from cluster.storage.arrow import make_filesystem  # Arrow is slow to load
-
-        return make_filesystem()
 
     def open(self, path: str) -> BinaryIO:
         info = self.stat(path)
