@@ -13,7 +13,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from catalog.errors import DamagedTable
-from cluster.storage import Storage, StorageError
+from cluster.storage import Storage, StorageError, StorageUnavailable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,21 +65,23 @@ def explained(storage: Storage, name: str, operation: str) -> Iterator[None]:
     try:
         yield
     except CommitFailedError as error:
-        raise StorageError(f"{where}: cannot {operation}: too many others write; try again") from error
+        raise StorageUnavailable(f"{where}: cannot {operation}: too many others write; try again") from error
     except Exception as error:
         if not isinstance(error, (DeltaError, OSError)) and not type(error).__module__.startswith("pyarrow"):
             raise
+        if known := storage.explain(error):
+            raise known[0](f"{where}: cannot {operation}: {known[1]}") from error
         if not storage.is_local:
-            # Storage explains dead servers, credentials and buckets better than Delta does.
+            # Storage explains dead servers, proxies and certificates better than Delta does.
             try:
                 next(storage.walk(f"{name}/_delta_log", recursive=False), None)
             except StorageError as better:
-                raise StorageError(f"{where}: cannot {operation}: {better}") from error
+                raise type(better)(f"{where}: cannot {operation}: {better}") from error
         kind, advice = (DamagedTable, f"; {_ADVICE}") if _is_damage(error) else (StorageError, "")
         raise kind(f"{where}: cannot {operation}: {_first_words(error)}{advice}") from error
 
 
-_ADVICE = "a file of the table is missing or damaged: docs/catalog.md, 'A damaged table', says how to find and mend it"
+_ADVICE = "a file of the table is missing or damaged: restore it from a backup or an earlier object version"
 _DAMAGE = ("Json error", "No table metadata", "found gap", "Parquet", "No such file", "Not a directory")
 
 

@@ -41,7 +41,8 @@ class BaseClip:
         try:
             spec_file = fetch(folder.child_uri("base.json"))
             self._spec = load_spec(spec_file.parent)
-            self._clip = load_clip(self._spec, fetch(folder.child_uri("clip.safetensors")))
+            digest = self._spec.files.get("clip.safetensors")
+            self._clip = load_clip(self._spec, fetch(folder.child_uri("clip.safetensors"), sha256=digest))
         except (NotFound, OsasisError) as error:
             raise CatalogUsageError(f"no CLIP of a base at {location!r}: {error}") from error
         self.clip_encoder = str(clip_fingerprint(self._spec))

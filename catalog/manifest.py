@@ -40,6 +40,7 @@ SCHEMA = pa.schema(
         ("transform", pa.string()),
         ("key", pa.string()),
         ("text", pa.string()),  # the prompt, null without one; tables of before it have no such column
+        ("notes", pa.string()),  # what was mended or left out in decoding, mostly null; as above
     ]
 )
 

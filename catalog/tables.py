@@ -61,6 +61,7 @@ class Log:
         self.name = name
         self._writing = threading.Lock()
         self._table: DeltaTable | None = None
+        self._options: dict[str, str] = {}
 
     @property
     def uri(self) -> str:
@@ -119,8 +120,9 @@ class Log:
 
     def _newest(self, operation: str) -> DeltaTable:
         """For writing: made if nobody has, with all columns that this program knows."""
-        if self._table is None:
-            self._table = self.open(operation) or self._create()
+        options = self.storage.delta_options()
+        if self._table is None or options != self._options:  # credentials were renewed
+            self._table, self._options = self.open(operation) or self._create(), options
         else:
             self._table.update_incremental()
             _check_format(self._table, self.uri)

@@ -14,7 +14,7 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, Uri, parse_flags, run_job
+from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, OutputUri, Problem, Uri, parse_flags, run_job
 from cluster.runtime.run_record import run_record
 from cluster.storage import NotFound, Storage
 from jobs.pretraining.recipes import read_recipe
@@ -68,7 +68,7 @@ class WeightsFlags(JobFlags):
 class ReportFlags(JobFlags):
     """How much is measured, and where the report goes."""
 
-    out: Uri = Field(description="Where report and pictures go.")
+    out: OutputUri = Field(description="Where report and pictures go.")
     count: int = Field(
         64, gt=0, description="Photographs that make round trips; CLIP and the distortion test use every row."
     )

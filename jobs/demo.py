@@ -13,7 +13,7 @@ from rich.table import Table
 from catalog.manifest import Manifest
 from catalog.schema import StyleVersion
 from catalog.store import StyleCatalog
-from cluster.commandline.cli import ExitCode, JobFlags, Uri, parse_flags, run_job
+from cluster.commandline.cli import ExitCode, JobFlags, OutputUri, Uri, parse_flags, run_job
 from cluster.storage import Storage
 from jobs.shared.gallery import read_gallery
 
@@ -35,7 +35,7 @@ class DemoFlags(JobFlags):
     config: Uri = Field(
         "samples/demo.yaml", description="Styles file; samples/seven.yaml has every reference of samples/styles."
     )
-    storage: Uri = Field("runs/demo", description="Where everything goes.")
+    storage: OutputUri = Field("runs/demo", validate_default=True, description="Where everything goes.")
     iterations: int | None = Field(
         None, gt=0, description="Training iterations instead of the base's; fewer are quicker and show less style."
     )

@@ -8,7 +8,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from rich.console import Console
 from rich.table import Table
 
-from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, Uri, load_yaml, parse_flags, run_job
+from cluster.commandline.cli import (
+    ConfigError,
+    ExitCode,
+    JobFlags,
+    OutputUri,
+    Problem,
+    Uri,
+    load_yaml,
+    parse_flags,
+    run_job,
+)
 from cluster.commandline.problems import Problems
 from cluster.runtime.run_record import run_record
 from cluster.storage import Storage
@@ -59,7 +69,7 @@ class BundleFlags(JobFlags):
     """The base bundle that is made."""
 
     name: str = Field(description="Name of the base: lowercase letters, digits and hyphens.")
-    out: Uri = Field(description="Where the bundle goes.")
+    out: OutputUri = Field(description="Where the bundle goes.")
     license: str = Field("", description="Terms under which the bundle may be used; written to base.json.")
     data: str = Field("", description="What it was trained on; written to base.json.")
 

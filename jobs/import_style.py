@@ -14,7 +14,7 @@ from catalog.probes import PROBE_SET
 from catalog.schema import NewStyle, StyleId, Tag
 from catalog.store import StyleCatalog
 from catalog.style_folder import CHECKPOINT, PHOTO, PREVIEW, REFERENCE, StyleFolder
-from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, Uri, parse_flags, run_job
+from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, OutputUri, Problem, Uri, parse_flags, run_job
 from cluster.runtime.run_record import run_record
 from cluster.storage import Storage, StorageError
 from cluster.storage.cache import fetch
@@ -44,7 +44,7 @@ class SourceFlags(JobFlags):
 class EntryFlags(JobFlags):
     """The style's entry in the catalog."""
 
-    storage: Uri = Field(description="Where the catalog is.")
+    storage: OutputUri = Field(description="Where the catalog is.")
     id: StyleId = Field(description="Id of the style: lowercase letters, digits and hyphens.")
     tags: list[Tag] = Field([], description="Tags to select the style by.")
     notes: str = Field("", description="Free text.")

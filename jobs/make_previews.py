@@ -13,7 +13,17 @@ from catalog.probes import PROBE_SET
 from catalog.schema import StyleVersion
 from catalog.store import StyleCatalog, UnknownStyle
 from catalog.style_folder import FOLDER, folder_of
-from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, Uri, WorkersFlags, parse_flags, run_job
+from cluster.commandline.cli import (
+    ConfigError,
+    ExitCode,
+    JobFlags,
+    OutputUri,
+    Problem,
+    Uri,
+    WorkersFlags,
+    parse_flags,
+    run_job,
+)
 from cluster.runtime.connection import connect
 from cluster.runtime.resources import Resources, capacity
 from cluster.runtime.run_record import RunRecord, run_record
@@ -30,7 +40,7 @@ console = Console(highlight=False, soft_wrap=True)
 class SelectionFlags(JobFlags):
     """Which styles of the catalog."""
 
-    storage: Uri = Field(description="Where the catalog is.")
+    storage: OutputUri = Field(description="Where the catalog is.")
     styles: str | None = Field(
         None,
         description="Styles by id, id@version, id@alias or tag:TAG, or all; default: every version without a preview.",
@@ -61,7 +71,7 @@ class PreviewMaker:
     def make(self, style: StyleVersion, target: Storage) -> str | None:
         """Writes the preview to ``target``; the error's text where that fails."""
         try:
-            loaded = load_style(fetch(style.checkpoint_uri), self._base)
+            loaded = load_style(fetch(style.checkpoint_uri, sha256=style.checkpoint_sha256), self._base)
             target.write_bytes("", make_preview(loaded, self._base).png())
         except Exception as error:  # one style's failure is a line of the result, not the end of the others
             return f"{type(error).__name__}: {error}"
@@ -103,7 +113,7 @@ def _make(
     location: str, todo: Sequence[StyleVersion], flags: MakePreviewsFlags, catalog: StyleCatalog, record: RunRecord
 ) -> None:
     resources = Resources(flags.cpus_per_worker, flags.gpus_per_worker)
-    with connect(), record.timed("previews"):
+    with connect(shared=[catalog.storage]), record.timed("previews"):
         count = min(flags.workers or len(todo), capacity(resources), len(todo))
         makers = [
             PreviewMaker.options(**resources.ray_options()).remote(location, flags.device, flags.threads)  # type: ignore[attr-defined]

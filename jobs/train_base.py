@@ -5,7 +5,17 @@ from typing import Annotated, ClassVar
 from pydantic import BeforeValidator, Field
 from rich.console import Console
 
-from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, Uri, WorkersFlags, parse_flags, run_job
+from cluster.commandline.cli import (
+    ConfigError,
+    ExitCode,
+    JobFlags,
+    OutputUri,
+    Problem,
+    Uri,
+    WorkersFlags,
+    parse_flags,
+    run_job,
+)
 from cluster.runtime.connection import connect
 from cluster.runtime.resources import Resources
 from cluster.runtime.run_record import RunRecord, run_record
@@ -46,7 +56,7 @@ class DataFlags(JobFlags):
 class BundleFlags(JobFlags):
     """The base bundle that is made."""
 
-    out: Uri = Field(description="Where the bundle goes; working files are kept in its folder .work.")
+    out: OutputUri = Field(description="Where the bundle goes; working files are kept in its folder .work.")
     name: str = Field(
         pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="Name of the base: lowercase letters, digits and hyphens."
     )
@@ -112,7 +122,7 @@ def main() -> int:
         return ExitCode.DONE
     out.check_writable()
     keep_plan(recipe, work, write=True)
-    with run_record(work, job="train_base", config=flags.model_dump(mode="json")) as record, connect():
+    with run_record(work, job="train_base", config=flags.model_dump(mode="json")) as record, connect(shared=[work]):
         with record.timed("decode"):
             data = prepare(source, work, recipe.decode_size, recipe.image_size, console.print)
         recipe = recipe.with_words(own_words(read_rows(work, data)))

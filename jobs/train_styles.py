@@ -9,17 +9,17 @@ from cluster.commandline.cli import ExitCode, parse_flags, run_job
 from cluster.runtime.connection import connect
 from cluster.runtime.resources import Resources, capacity
 from cluster.runtime.run_record import RunRecord, run_record
-from jobs.finetuning.plan import StylePlan, TrainPlan, make_plan
+from jobs.finetuning.plan import StylePlan, TrainPlan, plan_command
 from jobs.finetuning.progress import TrainingProgress
 from jobs.finetuning.queue import Board, Outcome, fit_style, run_queue
-from jobs.finetuning.styles_file import TrainStylesFlags, read_styles
+from jobs.finetuning.styles_file import TrainStylesFlags
 
 console = Console(highlight=False, soft_wrap=True)
 
 
 def main() -> int:
     flags = parse_flags(TrainStylesFlags)
-    plan = make_plan(*read_styles(flags))
+    plan = plan_command(flags)
     _print_plan(plan)
     if flags.dry_run:
         return ExitCode.DONE
@@ -43,7 +43,7 @@ def _train(
     todo: list[StylePlan], plan: TrainPlan, flags: TrainStylesFlags, catalog: StyleCatalog, record: RunRecord
 ) -> None:
     resources = Resources(cpus=flags.cpus_per_worker, gpus=flags.gpus_per_worker)
-    with connect() as cluster, record.timed("train"):
+    with connect(shared=[plan.storage]) as cluster, record.timed("train"):
         limit = min(flags.workers or len(todo), capacity(resources), len(todo))
         console.print(f"Ray at {cluster.address}: {len(todo)} to train, {limit} at a time, {resources} each.")
         board = Board.remote()  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""OSASIS: one-shot, structure-aware image stylization. What stands here is loaded when it is first used."""
+"""OSASIS: one-shot, structure-aware image stylization. Public names are loaded on first use."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -39,7 +39,7 @@ FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*
 
 
 class Provenance(BaseModel):
-    """Where a base comes from; read by people, never by code."""
+    """Where a base comes from; informational only."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -69,8 +69,8 @@ class BaseSpec(BaseModel):
     more_perceptual: dict[Name, PerceptualConfig] = Field(
         {}, exclude_if=absent, description="Further perceptual distances, by their network."
     )
-    style_levels: tuple[int, ...] = Field(description="UNet levels conditioned on z_style unless asked otherwise.")
-    train_defaults: dict[str, Any] = Field({}, description="TrainConfig fields this base wants otherwise.")
+    style_levels: tuple[int, ...] = Field(description="UNet levels conditioned on z_style by default.")
+    train_defaults: dict[str, Any] = Field({}, description="TrainConfig fields with other defaults for this base.")
     provenance: Provenance = Provenance()
     files: dict[FileName, str] = Field({}, description="sha256 of every weights file.")
 
@@ -130,7 +130,7 @@ class Base:
         return self._network(ClipEncoder(self._require("clip", self.spec.clip)), "clip")
 
     def clips(self, names: Sequence[str] = ()) -> list[ClipEncoder]:
-        """CLIPs by name, "main" being the main one; without names that alone.
+        """CLIPs by name, "main" for the main one; without names, the main one only.
 
         Raises:
             BaseError: the bundle lacks one.
@@ -139,11 +139,11 @@ class Base:
 
     @cached_property
     def perceptual(self) -> PerceptualDistance:
-        """The distance that stands for LPIPS."""
+        """The main perceptual distance: LPIPS, or its form on CLIP features."""
         return self._distance("perceptual", self.spec.perceptual)
 
     def perceptuals(self, names: Sequence[str] = ()) -> list[PerceptualDistance]:
-        """Perceptual distances by name, "main" being the main one; without names that alone.
+        """Perceptual distances by name, "main" for the main one; without names, the main one only.
 
         Raises:
             BaseError: the bundle lacks one.

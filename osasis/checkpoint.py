@@ -38,7 +38,7 @@ class StyleHeader(BaseModel):
 class Style:
     """A trained style on one device, frozen, in evaluation mode.
 
-    z_style [1, D]; ``style_levels``: the UNet levels it conditions, unless asked otherwise; ``strength``: where the
+    z_style [1, D]; ``style_levels``: the UNet levels it conditions, by default; ``strength``: where the
     weights lie between the base's (0) and the finetuned ones (1), see :mod:`osasis.strength`.
     """
 

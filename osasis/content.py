@@ -53,7 +53,7 @@ def sample_z(base: Base, noise: Tensor, steps: int = 200) -> Tensor:
 
 @torch.no_grad()
 def latent_trajectory_end(prior: LatentPrior, noise: Tensor, steps: int = 200) -> Tensor:
-    """:func:`sample_latent` of a prior that is in no base yet."""
+    """:func:`sample_latent` for a prior that is not part of a base."""
     schedule = Schedule.spaced(constant_betas(prior.config.beta), ddim_timesteps(steps))
     return last((z for z, _ in ddim_decode(noise, prior, schedule, clamp=False)), noise)
 
@@ -120,7 +120,7 @@ class ContentBank:
 
 
 def stored_bank(base: Base, *, steps: int, t0_ratio: float, clamp: bool, batch_size: int = 8) -> Content | None:
-    """The bundle's bank, encoded anew where these settings are not the ones it was made with; None: it has none."""
+    """The bundle's bank, re-encoded if it was made with other settings; None if the bundle has none."""
     tensors = base.bank_tensors
     if not tensors:
         return None

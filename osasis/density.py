@@ -20,7 +20,7 @@ from osasis.settings import DensityConfig
 def stochastic_reconstruction(base: Base, images: Tensor, keys: Sequence[object], steps: int, seed: int) -> Tensor:
     """The pictures from their z_sem alone, x_T ~ N(0, I). [B, 3, S, S] in [-1, 1], the same shape back.
 
-    ``keys``: B names of the pictures; each seeds its own noise, whatever the others in the batch.
+    ``keys``: B names of the pictures; each seeds its own noise, independent of the rest of the batch.
     """
     z = base.diffae.encoder(images)
     noise = [starting_noise(base.spec.unet, 1, generator(seed, "density", key)) for key in keys]

@@ -123,7 +123,7 @@ class Schedule:
 
 
 def predict_x0(x_t: Tensor, eps: Tensor, alpha_bar: float, clamp: bool = True) -> Tensor:
-    """x0 from predicted noise (Eq. 4), clamped to [-1, 1] where asked."""
+    """x0 from predicted noise (Eq. 4), optionally clamped to [-1, 1]."""
     x0 = (x_t - (1 - alpha_bar) ** 0.5 * eps) / alpha_bar**0.5
     return x0.clamp(-1, 1) if clamp else x0
 

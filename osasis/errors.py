@@ -1,4 +1,4 @@
-"""Errors of the method. Each message says what is wrong, where, and how to mend it.
+"""Errors of the method. Each message says what is wrong, where, and how to fix it.
 
 OsasisError
 ├── BaseError            a base bundle is missing, incomplete or damaged
@@ -27,7 +27,7 @@ class BaseMismatch(CheckpointError):
 
 
 class ForeignFile(OsasisError):
-    """A file of others cannot be imported; the message names it."""
+    """A third-party file cannot be imported; the message names it."""
 
 
 class ImageRejected(OsasisError):

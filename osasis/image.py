@@ -114,7 +114,7 @@ def to_image(tensor: Tensor) -> Image.Image:
 
 
 def encode_png(image: Image.Image) -> bytes:
-    """PNG bytes that say sRGB; equal pixels give equal bytes."""
+    """PNG bytes, tagged as sRGB; equal pixels give equal bytes."""
     buffer, srgb = io.BytesIO(), PngInfo()
     srgb.add(b"sRGB", b"\0")  # perceptual intent
     Image.fromarray(np.asarray(image)).save(buffer, "PNG", compress_level=6, pnginfo=srgb)  # a copy, free of metadata

@@ -64,7 +64,7 @@ class StylePipeline:
             raise CheckpointError(f"{version.checkpoint_uri} is not what the catalog says: its sha256 is another")
         named = str(base or version.base_name)
         if base is None and named not in bundled_bases():
-            raise BaseError(f"{version} needs base {named}, which is not bundled: say where it is by base=")
+            raise BaseError(f"{version} needs base {named}, which is not bundled: pass its location as base=")
         return cls.from_files(cache.fetch(base_location(named)), checkpoint, device=device)
 
     def to(self, device: str | torch.device) -> Self:
@@ -111,7 +111,7 @@ class StylePipeline:
             framing: "square": the base's size; "original": scaled back to the region it was cut from, with "pad" the
                 whole picture in its own size.
             seed, generator: of what is drawn. DDIM draws nothing, so that equal pictures give equal results.
-            callback: told of progress.
+            callback: called with progress.
             settings: any field of StylizeConfig or TextConfig, such as ``lambda_spn=0.1`` or ``text_strength=2``.
 
         Raises:
@@ -169,7 +169,7 @@ def train_style(
     Args:
         base: bundled name, folder, or a loaded base.
         photo: a photographic counterpart of the picture; None: found by the base's photo prior.
-        callback: told (iterations done, iterations in all, losses).
+        callback: called with (iterations done, iterations in all, losses).
         train: any field of TrainConfig, such as ``iterations=100``.
 
     Raises:
@@ -203,7 +203,7 @@ def _configs(settings: dict[str, Any], seed: int) -> tuple[StylizeConfig, TextCo
 
 
 def _installed(module: str) -> Any:
-    """A module of the project's other packages, which this one does without until it is asked for a catalog."""
+    """A module of the project's other packages, needed only for catalogs."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -6,7 +6,7 @@ The official release differs from the paper in ways that change outputs; each di
 
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from osasis.diffusion import ddim_timesteps
 from osasis.image import FitMode
@@ -19,6 +19,15 @@ Preset = Literal["official", "paper"]
 
 class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """``iterations: true`` would otherwise be 1."""
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and kind in (int, float, int | None, float | None):
+            raise ValueError(f"must be a number, not {str(value).lower()}")
+        return value
 
 
 def _respaced(steps: int) -> int:
@@ -79,7 +88,7 @@ class TrainConfig(_Settings):
     fit: FitMode = Field("squash", description="How pictures become square: squash, crop or pad.")
     clips: tuple[str, ...] = Field(
         (),
-        description='CLIPs of the base whose losses are averaged, by name ("main" is the first); none: that alone.',
+        description='CLIPs of the base whose losses are averaged, by name ("main" is the first); default: that one.',
     )
     perceptuals: tuple[str, ...] = Field(
         (),
@@ -217,7 +226,7 @@ class StylizeConfig(_Settings):
         return 1.0 if self.strength_of == "z" else self.style_strength
 
     def levels(self, default: tuple[int, ...]) -> tuple[int, ...]:
-        """The style's levels; ``default`` where nothing was asked."""
+        """The style's levels; ``default`` if not set."""
         if self.f_ch is not None:
             return tuple(range(self.f_ch))
         return default if self.style_levels is None else self.style_levels
@@ -236,12 +245,12 @@ class StylizeConfig(_Settings):
     @model_validator(mode="after")
     def _levels_are_said_once(self) -> Self:
         if self.f_ch is not None and self.style_levels is not None:
-            raise ValueError("f_ch and style_levels say the same thing: give one of them")
+            raise ValueError("f_ch and style_levels set the same thing: give only one")
         return self
 
 
 _FUNCTION_WORDS: Final = frozenset({"a", "an", "and", "in", "no", "not", "of", "on", "or", "the", "with", "without"})
-"""Words that say nothing alone."""
+"""Words without meaning of their own."""
 
 
 class TextConfig(_Settings):
@@ -268,11 +277,11 @@ class TextConfig(_Settings):
     )
 
     def target_text(self, prompt: str) -> str:
-        """The whole text that a prompt stands for."""
+        """The full target text for a prompt."""
         return self.text_template.replace("{source}", self.source_text).replace("{text}", prompt)
 
     def deepened(self, config: StylizeConfig) -> StylizeConfig:
-        """``config`` with the depth that a prompt needs, where none was asked for."""
+        """``config`` with the depth for prompts, unless it sets one."""
         return config if config.t0_ratio is not None else config.model_copy(update={"t0_ratio": self.text_t0_ratio})
 
     def check_prompt(self, prompt: str, clip: ClipConfig | None) -> list[str]:
@@ -287,14 +296,14 @@ class TextConfig(_Settings):
         unknown = clip.unknown_words(target)
         added = set(words(prompt)) - _FUNCTION_WORDS
         if not added:
-            raise ValueError(f"{prompt!r} says nothing that a picture could be changed by")
+            raise ValueError(f"{prompt!r} has no word that could change a picture")
         if added <= set(unknown):
             raise ValueError(
                 f"{prompt!r}: the base's CLIP knows none of {', '.join(sorted(added))}; its {len(clip.vocab)} words "
                 "are in the vocabulary of its base.json"
             )
         if words(target) == words(self.source_text):
-            raise ValueError(f"{prompt!r} and the source text come to the same text")
+            raise ValueError(f"{prompt!r} and the source text are the same text")
         return unknown
 
 

@@ -1,4 +1,4 @@
-"""Style strength: networks between the base's and the style's, and no style at all."""
+"""Style strength: interpolation between the base's and the style's networks."""
 
 import copy
 from dataclasses import replace
@@ -12,7 +12,7 @@ from osasis.networks.spn import PlainSPN
 from osasis.settings import StylizeConfig, train_config
 
 NO_STYLE: Final = "none"
-"""Names the base alone, in the place of a style; no style may have this id."""
+"""Id that stands for the base without a style; reserved."""
 
 
 @torch.no_grad()

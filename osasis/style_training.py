@@ -86,7 +86,7 @@ class StyleTraining:
         return dump_style(header, self.finetuner.unet, self.finetuner.spn, self.reference.z_style)
 
     def style(self, style_id: str, preset: Preset) -> Style:
-        """The style as it stands, ready to stylize with."""
+        """The style in its current state, ready to stylize with."""
         unet = self.finetuner.unet.eval()
         return Style(
             self.header(style_id, preset), unet, self.finetuner.spn, self.reference.z_style, self.base.style_levels

@@ -19,7 +19,7 @@ from osasis.settings import FORWARDS, StylizeConfig
 
 
 class Encoding(NamedTuple):
-    """What an encoding depends on beside the picture: styles for which this is equal share it."""
+    """What an encoding depends on besides the picture; styles with equal values share it."""
 
     steps: int
     t0_ratio: float
@@ -51,7 +51,7 @@ def stylize(style: Style, encoded: Content, config: StylizeConfig) -> Tensor:
     round with ``swap_conditioning`` (Figure 8).
 
     Raises:
-        ValueError: the UNet lacks a level that was asked for, or the style's weights are not at the strength asked for
+        ValueError: the UNet lacks a requested level, or the style's weights are not at the requested strength
             (:func:`osasis.strength.at_strength` brings them there).
     """
     if style.strength != config.weight_strength:

@@ -32,7 +32,7 @@ def edit(
 ) -> list[Content]:
     """The photographs with z_in moved towards each prompt: one :class:`Content` a prompt, all optimized in one batch.
 
-    A picture of the batch does not see the others: losses are summed, and Adam works on each number for itself.
+    Pictures of a batch are independent: losses are summed, and Adam is elementwise.
 
     Args:
         content: photographs encoded as ``encoding`` says; their structural codes are kept.
@@ -96,7 +96,7 @@ def _optimized_shift(
 def text_loss(moves: Tensor, directions: Tensor, reach: float) -> Tensor:
     """Directional CLIP loss (the form of Eq. 12), and how much of the way is missing. [N, E] twice → [N].
 
-    The cosine alone is content with a move of any length: a hair's breadth in the right direction has loss 0. ``reach``
+    The cosine ignores the length of a move: a tiny step in the right direction has loss 0. ``reach``
     weighs the part of the texts' own distance that the pictures have not gone yet. Near no move at all the cosine is
     smoothed: its gradient would be without bounds there, where every optimization starts, and Adam would remember it.
     """

@@ -6,21 +6,44 @@ groups, in the order in which the help shows them, and from the settings of the 
 """
 
 import os
+import re
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from cluster.commandline.config_file import ConfigError, Problem, nearest, problem_of
 from cluster.commandline.help import HelpFormatter, arrange, flag_name
+from cluster.runtime.connection import SUBMITTED_JOB
 
 F = TypeVar("F", bound="JobFlags")
 
 Uri = Annotated[str, Field(json_schema_extra={"metavar": "URI"})]
 """A local path or ``s3://bucket/prefix``; shown as URI."""
+
+
+def _lasting(uri: str) -> str:
+    """Refuses what would be found elsewhere than a person expects, or nowhere.
+
+    - ``$HOME/x`` that no shell has expanded, as in a file or within quotes, would make a folder of that name.
+    - Below the driver of a submitted job, a relative path lies in Ray's copy of the working directory, which is deleted
+      some time after the job "succeeded".
+    """
+    if re.match(r"\$\{?[A-Za-z_]", uri):
+        raise ValueError(f"{uri!r} begins with a variable, which only a shell expands: write the path out")
+    if SUBMITTED_JOB in os.environ and "://" not in uri and not os.path.isabs(os.path.expanduser(uri)):
+        raise ValueError(
+            f"{uri!r} is relative: in a submitted job it would lie in Ray's copy of the working directory, which is "
+            "deleted later; give an absolute path that every node sees, or s3://bucket/prefix"
+        )
+    return uri
+
+
+OutputUri = Annotated[Uri, AfterValidator(_lasting)]
+"""A :data:`Uri` that is written to and must outlive the job."""
 
 
 class JobFlags(BaseSettings):
@@ -117,7 +140,10 @@ def _program() -> str:
     path = sys.argv[0] if sys.argv and sys.argv[0] else "python"
     if not path.endswith(".py"):
         return os.path.basename(path)
-    return f"python {os.path.relpath(path)}" if os.path.exists(path) else f"python {path}"
+    try:
+        return f"python {os.path.relpath(path)}"
+    except FileNotFoundError:  # the current folder was deleted
+        return f"python {path}"
 
 
 def _unknown(arguments: Sequence[str], parser: ArgumentParser) -> list[Problem]:

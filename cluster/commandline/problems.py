@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from cluster.commandline.config_file import ConfigError, Problem
+from cluster.commandline.config_file import ConfigError, Problem, problem_of
 from cluster.storage import StorageError
 
 T = TypeVar("T")
@@ -34,8 +34,7 @@ class Problems(list[Problem]):
         except ConfigError as error:
             self.extend(error.problems)
         except ValidationError as error:
-            for detail in error.errors(include_url=False, include_input=False):
-                self.append(Problem(place_of(*detail["loc"]), detail["msg"].removeprefix("Value error, ")))
+            self.extend(problem_of(detail, place_of(*detail["loc"])) for detail in error.errors(include_url=False))
         except self._expected as error:
             self.append(Problem(place_of(), str(error)))
         return None

@@ -19,7 +19,7 @@ def redact(value: Any, name: str = "") -> Any:
     """A copy of JSON-like ``value`` without secrets.
 
     Hidden are values under names such as ``token`` or ``secret_key``, users and queries in URLs, and, wherever they
-    stand, the values of environment variables with such names.
+    stand, the values of environment variables with such names. Bytes that are not UTF-8 are escaped.
     """
     if name and _SECRET_NAME.search(name) and isinstance(value, str):
         return _HIDDEN
@@ -51,4 +51,6 @@ def _redact_text(text: str) -> str:
     for name, value in os.environ.items():
         if len(value) >= _SHORTEST and _SECRET_NAME.search(name):
             text = text.replace(value, _HIDDEN)
-    return _URL_QUERY.sub(rf"\1?{_HIDDEN}", _URL_USER.sub(f"{_HIDDEN}@", text))
+    text = _URL_QUERY.sub(rf"\1?{_HIDDEN}", _URL_USER.sub(f"{_HIDDEN}@", text))
+    # Names that are not UTF-8 hold surrogates, which neither JSON nor a terminal can.
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")

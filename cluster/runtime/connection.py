@@ -11,29 +11,29 @@ which are no secrets, are handed on to a cluster joined by ``RAY_ADDRESS``.
 import logging
 import os
 import secrets
-import signal
 import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import tempfile
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, Never
+from typing import Any
+
+from cluster.runtime.signals import signals_held, stopped_by_signals
+from cluster.storage import Storage
 
 _ROOT = Path(__file__).resolve().parents[2]
 _EXCLUDES = ["/.git", "/.venv", "/runs", "/build", "/dist", "/.*_cache", "/.hypothesis", "*.egg-info", "__pycache__"]
-_FORWARDED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION")
+_FORWARDED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_REQUEST_PAYER")
 _OBJECT_STORE_BYTES = 1 << 30
-_SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it (the name is literal) for the driver of a submitted job
+_LONGEST_TEMP_DIR = 107 - len("/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
+"""Ray's sockets lie below the temporary folder, and a socket's path has at most 107 bytes."""
+SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it (the name is literal) for the driver of a submitted job
 
 
 class ClusterError(Exception):
     """There is no such cluster, or it refuses access; the message says what to change."""
-
-
-class Stopped(KeyboardInterrupt):
-    """SIGTERM, as ``ray job stop`` sends it; unwinds like Ctrl-C, so that everything closes and is recorded."""
 
 
 @dataclass(frozen=True)
@@ -48,34 +48,45 @@ class ClusterInfo:
 
 
 @contextmanager
-def connect(num_cpus: int | None = None) -> Iterator[ClusterInfo]:
+def connect(num_cpus: int | None = None, *, shared: Sequence[Storage] = ()) -> Iterator[ClusterInfo]:
     """Joins or starts Ray; disconnects, or stops what it started, at the end.
 
     A Ray that this process is already connected to is used and left as it is. ``num_cpus`` counts for a Ray started
-    here only. While connected, SIGTERM raises :class:`Stopped` in the main thread.
+    here only. ``shared``: storage that workers use; every node must see the same files there. While connected, signals
+    raise :class:`~cluster.runtime.signals.Stopped` in the main thread.
 
     Raises:
-        ClusterError: the address is wrong, nothing answers, or the token is refused.
+        ClusterError: the address is wrong, nothing answers, the token is refused, or ``shared`` is not.
     """
     import ray
+    import ray._private.auto_init_hook as auto_init
 
+    # Ray starts a cluster by itself at any call that needs one. After a Ctrl-C, a thread that still waited for results
+    # started a second Ray in that way.
+    auto_init.enable_auto_connect = False
     if ray.is_initialized():
-        yield _info(started_here=False)
+        info = _info(started_here=False)
+        _check_shared(info, shared)
+        yield info
         return
     named = os.environ.get("RAY_ADDRESS")
     address = None if named == "local" else named
-    with _warnings_only():
+    with _quiet_start():
         _join(address) if address else _start(num_cpus)
     try:
-        with _sigterm_raises():
-            yield _info(started_here=not address)
+        with stopped_by_signals():
+            info = _info(started_here=not address)
+            _check_shared(info, shared)
+            yield info
     finally:
-        ray.shutdown()
+        with signals_held():  # an interrupted shutdown leaves Ray's processes behind
+            ray.shutdown()
 
 
 def _start(num_cpus: int | None) -> None:
     import ray
 
+    _check_temp_dir()
     _use_own_token()
     ray.init(
         address="local",  # not "auto", which would join any cluster once started on this machine
@@ -83,7 +94,7 @@ def _start(num_cpus: int | None) -> None:
         include_dashboard=False,
         object_store_memory=_OBJECT_STORE_BYTES,
         log_to_driver=False,
-        logging_level=logging.WARNING,
+        logging_level=logging.ERROR,
     )
 
 
@@ -97,13 +108,58 @@ def _join(address: str) -> None:
         )
     _check_answers(address)
     try:
-        ray.init(runtime_env=_runtime_env(), log_to_driver=False, logging_level=logging.WARNING)
+        ray.init(runtime_env=_runtime_env(), log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, TimeoutError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise ClusterError(
             f"cannot join the Ray cluster at RAY_ADDRESS={address!r}: {str(error).strip().splitlines()[0]}; check the "
             "address, that this machine is a node of the cluster, and, where it asks for a token, RAY_AUTH_MODE=token "
             "with RAY_AUTH_TOKEN or ~/.ray/auth_token"
         ) from error
+
+
+def _check_temp_dir() -> None:
+    """Ray itself fails with "AF_UNIX path length cannot exceed 107 bytes"."""
+    name = next((name for name in ("RAY_TMPDIR", "TMPDIR") if os.environ.get(name)), "TMPDIR")
+    folder = os.environ.get(name) or tempfile.gettempdir()
+    if len(os.fsencode(folder)) > _LONGEST_TEMP_DIR:
+        raise ClusterError(
+            f"{name}={folder} is too long for Ray's sockets (at most {_LONGEST_TEMP_DIR} bytes): set RAY_TMPDIR to a "
+            "shorter folder, such as /tmp"
+        )
+
+
+def _check_shared(info: ClusterInfo, shared: Sequence[Storage]) -> None:
+    """Raises ClusterError unless a file that is written here is read on every node.
+
+    A path of one node's own disk would be found out late: results of the others would be lost with them.
+    """
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    local = [storage for storage in shared if storage.is_local]
+    if info.nodes < 2 or not local:
+        return
+
+    @ray.remote(num_cpus=0, max_retries=0)
+    def sees(storage: Storage, name: str) -> bool:
+        return storage.exists(name)
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    for storage in local:
+        probe = f".osasis-probe-{uuid.uuid4().hex}"
+        storage.write_bytes(probe, b"")
+        try:
+            on = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+            seen = ray.get([sees.options(scheduling_strategy=s).remote(storage, probe) for s in on], timeout=300)
+        except ray.exceptions.GetTimeoutError as error:
+            raise ClusterError(f"a node of the cluster does not run tasks, so {storage} cannot be looked at") from error
+        finally:
+            storage.delete(probe)
+        if blind := [node["NodeManagerAddress"] for node, yes in zip(nodes, seen, strict=True) if not yes]:
+            raise ClusterError(
+                f"{storage} is not the same folder on every node: what is written here is not seen on "
+                f"{', '.join(blind)}; give a folder that all nodes mount, or s3://bucket/prefix"
+            )
 
 
 def _check_answers(address: str) -> None:
@@ -122,7 +178,7 @@ def _check_answers(address: str) -> None:
 
 def _runtime_env() -> dict[str, Any] | None:
     """The runtime environment of a joined cluster's workers; None in a submitted job, which has its submitter's."""
-    if _SUBMITTED_JOB in os.environ:
+    if SUBMITTED_JOB in os.environ:
         return None
     env: dict[str, Any] = {"env_vars": {name: os.environ[name] for name in _FORWARDED if name in os.environ}}
     if (_ROOT / "pyproject.toml").exists():  # an installed package is on every node already, by the same image
@@ -155,30 +211,11 @@ def _info(started_here: bool) -> ClusterInfo:
 
 
 @contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """Ray installs a handler of its own in ``init``, so ours comes after."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(signum: int, frame: FrameType | None) -> Never:
-        raise Stopped("stopped by SIGTERM")
-
-    previous = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        with suppress(TypeError):  # None: the previous handler was not installed from Python
-            signal.signal(signal.SIGTERM, previous)
-
-
-@contextmanager
-def _warnings_only() -> Iterator[None]:
-    """Ray announces a start in several lines, which a job's own first line says better."""
+def _quiet_start() -> Iterator[None]:
+    """Errors alone while Ray starts (it announces the start and its token), warnings afterwards."""
     logger = logging.getLogger("ray")
-    level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.setLevel(logging.WARNING)

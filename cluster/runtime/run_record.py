@@ -83,8 +83,8 @@ def run_record(storage: Storage, *, job: str, config: BaseModel | Mapping[str, A
     record = RunRecord(
         run_id=new_run_id(),
         job=job,
-        argv=sys.argv,
-        config=config.model_dump(mode="json") if isinstance(config, BaseModel) else dict(config),
+        argv=redact_argv(sys.argv),
+        config=redact(config.model_dump() if isinstance(config, BaseModel) else dict(config)),
         versions=_versions(),
         git_commit=_git_commit(),
         host=platform.node(),
@@ -95,7 +95,7 @@ def run_record(storage: Storage, *, job: str, config: BaseModel | Mapping[str, A
 
     def close(outcome: Outcome, error: BaseException | None = None) -> None:
         record.ended_at, record.seconds = datetime.now(UTC), round(time.monotonic() - start, 3)
-        record.outcome, record.error = outcome, f"{type(error).__name__}: {error}" if error else None
+        record.outcome, record.error = outcome, redact(f"{type(error).__name__}: {error}") if error else None
         try:
             record.write(storage)
         except StorageError as unwritten:

@@ -1,16 +1,18 @@
 """Storage, local or S3, chosen by a URI: :class:`Storage` is the way in."""
 
-from cluster.storage.place import (
+from cluster.storage.names import check_name, normalize_uri
+from cluster.storage.place import Storage
+from cluster.storage.types import (
     TEMP_PREFIX,
     Backend,
     FileInfo,
     NotFound,
-    Storage,
     StorageError,
-    check_name,
-    normalize_uri,
+    StorageRefused,
+    StorageUnavailable,
 )
 
 __all__ = [
-    "TEMP_PREFIX", "Backend", "FileInfo", "NotFound", "Storage", "StorageError", "check_name", "normalize_uri",
+    "TEMP_PREFIX", "Backend", "FileInfo", "NotFound", "Storage", "StorageError", "StorageRefused", "StorageUnavailable",
+    "check_name", "normalize_uri",
 ]  # fmt: skip

@@ -1,6 +1,8 @@
 """Storage on a local or mounted file system."""
 
+import errno
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -9,10 +11,32 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from cluster.storage import TEMP_PREFIX, FileInfo, NotFound, StorageError
+from cluster.storage.types import TEMP_PREFIX, FileInfo, NotFound, StorageError, StorageRefused, StorageUnavailable
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
+
+_REFUSED = frozenset(
+    [
+        errno.EACCES,
+        errno.EPERM,
+        errno.EISDIR,
+        errno.ENOTDIR,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+        errno.EINVAL,
+        errno.EILSEQ,
+    ]
+)
+"""Errors of one path; all others are of the file system."""
+
+_FULL = "free some space or choose another place; what was written before is whole"
+_REMEDIES = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EROFS: "choose a place that can be written",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
 
 
 @contextmanager
@@ -21,9 +45,16 @@ def _explained(operation: str, path: str | Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise NotFound(f"{path}: cannot {operation}: no such file") from error
-    except (OSError, ValueError) as error:  # ValueError: a name the file system cannot encode
-        reason = getattr(error, "strerror", None) or str(error)
-        raise StorageError(f"{path}: cannot {operation}: {reason}; check path, permissions and space") from error
+    except ValueError as error:  # a name the file system cannot encode
+        raise StorageRefused(f"{path}: cannot {operation}: {error}; choose another name") from error
+    except OSError as error:
+        kind, reason = _explain(error.errno or 0, error.strerror or str(error))
+        raise kind(f"{path}: cannot {operation}: {reason}") from error
+
+
+def _explain(number: int, reason: str) -> tuple[type[StorageError], str]:
+    remedy = _REMEDIES.get(number, "check path, permissions and the disk")
+    return StorageRefused if number in _REFUSED else StorageUnavailable, f"{reason}; {remedy}"
 
 
 def write_whole(target: Path, fill: Callable[[BinaryIO], object], *, if_absent: bool = False) -> bool:
@@ -69,6 +100,10 @@ class LocalFiles:
 
         return LocalFileSystem()
 
+    def open(self, path: str) -> BinaryIO:
+        with _explained("read", path):
+            return Path(path).open("rb")
+
     def read_bytes(self, path: str) -> bytes:
         with _explained("read", path):
             return Path(path).read_bytes()
@@ -112,12 +147,34 @@ class LocalFiles:
             _copy(Path(path), local_path)
 
     def check_writable(self, path: str) -> None:
-        with _explained("write", Path(path).parent):
-            write_whole(Path(path), lambda file: file.write(b"ok"))
-            Path(path).unlink(missing_ok=True)
+        target = Path(path)
+        with _explained("write", target.parent):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            probe = target.with_name(f"{target.name}-source")
+            try:
+                probe.write_bytes(b"ok")
+                try:
+                    os.link(probe, target)
+                except OSError as error:
+                    raise StorageRefused(
+                        f"{target.parent}: cannot write tables: the file system makes no hard links "
+                        f"({error.strerror}), by which Delta Lake commits; choose a local disk, NFS or s3://"
+                    ) from error
+                if write_whole(target, lambda file: file.write(b"ok"), if_absent=True):
+                    raise StorageRefused(
+                        f"{target.parent}: cannot write tables: a hard link replaced an existing file, so that "
+                        "concurrent commits would be lost; choose a local disk, NFS or s3://"
+                    )
+            finally:
+                probe.unlink(missing_ok=True)
+                target.unlink(missing_ok=True)
 
     def delta_options(self) -> dict[str, str]:
         return {}
+
+    def explain(self, text: str) -> tuple[type[StorageError], str] | None:
+        found = re.search(r"\(os error (\d+)\)", text)
+        return _explain(int(found[1]), os.strerror(int(found[1]))) if found else None
 
 
 def _info(path: str, name: str) -> FileInfo:

@@ -1,107 +1,33 @@
 """One way to open storage: a local folder or an ``s3://bucket/prefix``, chosen by its URI.
 
-S3 is set up by the usual AWS variables: ``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL``, ``AWS_REGION`` or
-``AWS_DEFAULT_REGION``, and credentials by the AWS chain (variables, profile, role). None of them travels with a
-:class:`Storage`: every process uses its own environment, so that no secret is pickled, logged or recorded.
+S3 is set up as for any AWS program (:mod:`cluster.storage.aws`). Nothing of it travels with a :class:`Storage`: every
+process uses its own environment, so that no secret is pickled, logged or recorded.
 """
 
 import hashlib
 import os
 import re
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Protocol, Self
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, BinaryIO, Self
+
+from cluster.storage.local import LocalFiles
+from cluster.storage.names import check_name, check_readable_name, normalize_uri
+from cluster.storage.types import TEMP_PREFIX, Backend, FileInfo, NotFound, StorageError, StorageRefused
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
-
-TEMP_PREFIX = ".osasis-tmp-"
-"""Unfinished local files begin so; they are never listed and their names are refused."""
-
-
-class StorageError(Exception):
-    """Storage refused or failed: which URI, which operation, how to fix it. Never holds credentials."""
-
-
-class NotFound(StorageError):
-    """There is no such file."""
-
-
-@dataclass(frozen=True)
-class FileInfo:
-    """A stored file: name relative to what was listed, size in bytes, a tag that changes with its content, and when."""
-
-    name: str
-    size: int
-    version: str
-    modified: datetime
-    """When it was last written, in UTC by the storage's clock."""
-
-
-class Backend(Protocol):
-    """What a kind of storage does with absolute paths (local path, or S3 key without bucket)."""
-
-    def filesystem(self) -> "FileSystem": ...
-    def read_bytes(self, path: str) -> bytes: ...
-    def write_bytes(self, path: str, data: bytes, if_absent: bool) -> bool: ...
-    def stat(self, path: str) -> FileInfo | None: ...
-    def walk(self, path: str, recursive: bool) -> Iterator[FileInfo]: ...
-    def delete(self, path: str) -> None: ...
-    def upload_file(self, local_path: Path, path: str) -> None: ...
-    def download_file(self, path: str, local_path: Path) -> None: ...
-    def check_writable(self, path: str) -> None: ...
-    def delta_options(self) -> dict[str, str]: ...
-
-
-def check_name(name: str) -> str:
-    """``name`` itself, if it is a relative path that stays below where it is put.
-
-    Raises:
-        StorageError: empty, absolute, with a backslash (S3 servers differ on it) or NUL, with an empty, ``.`` or ``..``
-            part, or a temporary name.
-    """
-    for part in name.split("/"):
-        if part in ("", ".", "..") or "\0" in part or "\\" in part or part.startswith(TEMP_PREFIX):
-            raise StorageError(
-                f"{name!r} cannot name a file in storage: use a relative path such as 'a/b.png', "
-                "without backslashes and without empty, '.' or '..' parts"
-            )
-    return name
-
-
-def normalize_uri(uri: str | os.PathLike[str]) -> str:
-    """Absolute local path, or ``s3://bucket/prefix`` without a trailing slash. Opens nothing.
-
-    Raises:
-        StorageError: another scheme, no bucket, ``..`` in a prefix, or credentials in the URI.
-    """
-    text = os.fspath(uri)
-    scheme, found, rest = text.partition("://")
-    if not found:
-        if not text or "\0" in text:
-            raise StorageError(f"{text!r} is no path: give a folder or s3://bucket/prefix")
-        return os.path.abspath(os.path.expanduser(text))
-    if scheme == "file":
-        return os.path.abspath(unquote(urlsplit(text).path) or "/")
-    if scheme != "s3":
-        raise StorageError(f"{scheme}:// is not supported: give a local path or s3://bucket/prefix")
-    bucket, _, prefix = rest.rstrip("/").partition("/")
-    if "@" in bucket or ":" in bucket:
-        raise StorageError("an s3:// URI holds no credentials or port: use AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL")
-    if not bucket:
-        raise StorageError(f"{text!r} names no bucket: give s3://bucket/prefix")
-    return f"s3://{bucket}/{check_name(prefix)}" if prefix else f"s3://{bucket}"
 
 
 @dataclass(frozen=True)
 class Storage:
     """A place for files. Small, comparable and picklable; connects when first used.
 
-    A ``name`` is relative to ``uri``; the empty name is the URI itself, where that names a file.
+    A ``name`` is relative to ``uri``; the empty name is the URI itself, where that names a file. What others stored
+    under names that are refused for writing (``a//b.png`` in S3, backslashes) can be read, listed and deleted.
     Every method raises :class:`StorageError`.
     """
 
@@ -133,11 +59,11 @@ class Storage:
         return self._backend.filesystem()
 
     def child(self, *names: str) -> "Storage":
-        return Storage(self._join(self.uri, "/".join(check_name(name) for name in names)))
+        return Storage(self.child_uri("/".join(check_name(name) for name in names)))
 
     def child_uri(self, name: str = "") -> str:
         """The URI of the file ``name``."""
-        return self._join(self.uri, check_name(name) if name else "")
+        return self._join(self.uri, self._checked(name))
 
     def read_bytes(self, name: str = "") -> bytes:
         """Raises :class:`NotFound` where there is no such file."""
@@ -148,7 +74,7 @@ class Storage:
 
         With ``if_absent`` an existing file is kept, and of concurrent writers exactly one is told True.
         """
-        return self._backend.write_bytes(self._key(name), data, if_absent)
+        return self._backend.write_bytes(self._key(name, write=True), data, if_absent)
 
     def stat(self, name: str = "") -> FileInfo | None:
         """Size and version of a file; None where there is none."""
@@ -158,6 +84,11 @@ class Storage:
         """Whether there is such a file (folders do not count)."""
         return self.stat(name) is not None
 
+    def is_file(self) -> bool:
+        """Whether the URI names a file. An empty object with files below its name only marks a folder in S3."""
+        info = self.stat()
+        return info is not None and (info.size > 0 or next(self.walk(), None) is None)
+
     def size(self, name: str = "") -> int:
         """Bytes; raises :class:`NotFound` where there is no such file."""
         if (info := self.stat(name)) is None:
@@ -166,16 +97,15 @@ class Storage:
 
     def sha256(self, name: str = "") -> str:
         """Hex digest of a file's content, read in pieces; raises :class:`NotFound` where there is no such file."""
-        self.size(name)
-        path = self._join(self.path, check_name(name) if name else "")
-        try:
-            with self.filesystem.open_input_stream(path) as file:
-                digest = hashlib.sha256()
-                while piece := file.read(1 << 20):
-                    digest.update(piece)
-                return digest.hexdigest()
-        except OSError as error:
-            raise StorageError(f"{self.child_uri(name)}: cannot read: {type(error).__name__}; try again") from error
+        digest = hashlib.sha256()
+        with self._backend.open(self._key(name)) as file:
+            while piece := file.read(1 << 20):
+                digest.update(piece)
+        return digest.hexdigest()
+
+    def open_file(self, name: str = "") -> BinaryIO:
+        """For reading, at any position; raises :class:`NotFound` where there is no such file."""
+        return self._backend.open(self._key(name))
 
     def walk(self, name: str = "", recursive: bool = True) -> Iterator[FileInfo]:
         """Files below ``name`` in no promised order; a folder that does not exist is empty."""
@@ -191,15 +121,19 @@ class Storage:
 
     def upload_file(self, local_path: str | os.PathLike[str], name: str = "") -> None:
         """As :meth:`write_bytes`, from a local file of any size."""
-        self._backend.upload_file(Path(local_path), self._key(name))
+        self._backend.upload_file(Path(local_path), self._key(name, write=True))
 
     def download_file(self, name: str, local_path: str | os.PathLike[str]) -> None:
         """To a local file, which appears whole or not at all."""
         self._backend.download_file(self._key(name), Path(local_path))
 
     def check_writable(self) -> None:
-        """Writes and removes a small file within seconds, so that a job learns of bad storage before it works."""
-        self._backend.check_writable(self._key(TEMP_PREFIX + "check", checked=True))
+        """Writes and removes a small file within seconds, so that a job learns of bad storage before it works.
+
+        It is created twice as Delta creates a commit (by a hard link, or a conditional put), and the second must fail.
+        """
+        self._key("check", write=True)
+        self._backend.check_writable(self._join(self._base, f"{TEMP_PREFIX}check-{uuid.uuid4().hex}"))
 
     def delta_uri(self, name: str = "") -> str:
         """The URI of a Delta table for ``deltalake``.
@@ -208,28 +142,41 @@ class Storage:
             StorageError: a name that ``deltalake`` cannot open, or takes for another.
         """
         uri = self.child_uri(name)
-        if found := re.search(r"%[0-9A-Fa-f]{2}|[\x00-\x1f\x7f]", uri):
-            raise StorageError(f"{uri!r} cannot hold tables, for it contains {found[0]!r}: choose another name")
+        if found := re.search(r"%[0-9A-Fa-f]{2}|[\x00-\x1f\x7f\\]|(?<!:)//", uri):
+            raise StorageRefused(f"{uri!r} cannot hold tables, for it contains {found[0]!r}: choose another name")
         return uri
 
     def delta_options(self) -> dict[str, str]:
-        """``storage_options`` for ``deltalake``; credentials are found by itself in the environment."""
+        """``storage_options`` for ``deltalake``. They hold credentials, which expire: ask again for each operation,
+        and neither keep nor print them.
+        """
         return self._backend.delta_options()
+
+    def explain(self, error: Exception) -> tuple[type[StorageError], str] | None:
+        """The kind and cause of an error of another client, such as delta-rs, where its text says one that is known."""
+        return self._backend.explain(str(error))
 
     @cached_property
     def _backend(self) -> Backend:
         if self.is_local:
-            from cluster.storage.local import LocalFiles
-
             return LocalFiles()
-        from cluster.storage.s3 import S3Objects
+        from cluster.storage.s3 import S3Objects  # boto3 is slow to load
 
         return S3Objects(self.path.partition("/")[0])
 
-    def _key(self, name: str, checked: bool = False) -> str:
-        base = self.path if self.is_local else self.path.partition("/")[2]
-        return self._join(base, name if checked or not name else check_name(name))
+    @property
+    def _base(self) -> str:
+        return self.path if self.is_local else self.path.partition("/")[2]
 
-    @staticmethod
-    def _join(base: str, name: str) -> str:
-        return str(PurePosixPath(base, name)) if base.startswith("/") else "/".join(p for p in (base, name) if p)
+    def _key(self, name: str, *, write: bool = False) -> str:
+        if write and not self.is_local:
+            check_name(self._join(self._base, name))
+        elif write and name:
+            check_name(name)
+        return self._join(self._base, self._checked(name))
+
+    def _checked(self, name: str) -> str:
+        return check_readable_name(name, key=not self.is_local) if name else ""
+
+    def _join(self, base: str, name: str) -> str:
+        return str(PurePosixPath(base, name)) if self.is_local else "/".join(p for p in (base, name) if p)

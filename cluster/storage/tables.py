@@ -14,7 +14,8 @@ import re
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cluster.storage.place import Storage, StorageError
+from cluster.storage.place import Storage
+from cluster.storage.types import StorageError
 
 _MAGIC = b"PAR1"
 _SCHEMA_KEY, _HIDDEN_KEY = b"ARROW:schema", b"hidden:schem"

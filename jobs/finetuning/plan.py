@@ -11,9 +11,10 @@ from catalog.store import StyleCatalog
 from catalog.style_folder import StyleFolder, checkpoint_problem
 from cluster.commandline.cli import ConfigError, Problem
 from cluster.commandline.config_file import ConfigFile
+from cluster.commandline.help import flag_name
 from cluster.commandline.problems import Problems
 from cluster.storage import Storage
-from jobs.finetuning.styles_file import StyleEntry, StylesFile
+from jobs.finetuning.styles_file import Declared, StyleEntry, StylesFile, TrainStylesFlags, declared_styles
 from jobs.shared.bases import describe_base
 from osasis.base import BaseSpec, fingerprint
 from osasis.errors import OsasisError
@@ -62,6 +63,33 @@ class TrainPlan:
 
 
 T = TypeVar("T")
+
+
+def plan_command(flags: TrainStylesFlags) -> TrainPlan:
+    """Resolve a command; reads, and writes nothing but a probe of the storage.
+
+    Raises:
+        ConfigError: with every problem found; a wrong value does not hide that a picture is missing.
+    """
+    declared = declared_styles(flags)
+    try:
+        styles = declared.check()
+    except ConfigError as error:
+        raise ConfigError([*error.problems, *_unreachable(declared)]) from None
+    return make_plan(styles, declared.file)
+
+
+def _unreachable(declared: Declared) -> list[Problem]:
+    """Places that a declaration with wrong values names in vain."""
+    problems = Problems(OsasisError)
+    data = {**declared.data, **declared.from_flags}
+    if isinstance(base := data.get("base"), str):
+        problems.attempt(declared.place("base"), lambda: describe_base(base))
+    styles = data.get("styles")
+    for i, style in enumerate(styles if isinstance(styles, list) else []):
+        if isinstance(style, dict) and isinstance(image := style.get("image"), str) and image:
+            problems.attempt(declared.place("styles", i, "image"), partial(_read_image, image))
+    return problems
 
 
 def make_plan(styles: StylesFile, file: ConfigFile | None) -> TrainPlan:
@@ -185,4 +213,4 @@ def _read_image(uri: str) -> bytes:
 
 
 def _place(file: ConfigFile | None, *keys: str | int) -> str:
-    return file.place(*keys) if file else "--" + ".".join(map(str, keys))
+    return file.place(*keys) if file else flag_name(*(keys[2:] if keys[:1] == ("styles",) else keys))

@@ -1,14 +1,16 @@
 """The styles file (``styles.yaml``) and the equivalent flags."""
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from catalog.schema import StyleId, Tag
 from cluster.commandline.cli import (
     ConcurrencyFlags,
     ConfigError,
     JobFlags,
+    OutputUri,
     Problem,
     Uri,
     WorkersFlags,
@@ -16,13 +18,8 @@ from cluster.commandline.cli import (
     read_yaml,
 )
 from cluster.commandline.config_file import ConfigFile, problem_of
+from cluster.commandline.help import flag_name
 from osasis.settings import Preset, TrainConfig, train_config
-
-
-def _checked_overrides(values: dict[str, Any]) -> dict[str, Any]:
-    """TrainConfig fields; validated alone here for early errors, and together with preset and base later."""
-    TrainConfig.model_validate(values)
-    return values
 
 
 class StyleEntry(BaseModel):
@@ -35,9 +32,7 @@ class StyleEntry(BaseModel):
     tags: list[Tag] = Field([], description="Tags to select styles by, as in tag:painting.")
     notes: str = ""
     license: str = Field("", description="Terms of the reference picture.")
-    train: dict[str, Any] = Field({}, description="TrainConfig fields for this style alone.")
-
-    _train = field_validator("train")(_checked_overrides)
+    train: TrainConfig = Field(TrainConfig(), description="Settings for this style alone, over those for all.")
 
 
 class StylesFile(BaseModel):
@@ -46,12 +41,10 @@ class StylesFile(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     base: str = Field("mini64", description="Base: bundled name, path or s3:// URI.")
-    storage: str = Field(min_length=1, description="Where checkpoints, catalog and run records go: path or s3:// URI.")
+    storage: OutputUri = Field(min_length=1, description="Where checkpoints, catalog and run records go.")
     preset: Preset = "official"
-    train: dict[str, Any] = Field({}, description="TrainConfig fields for every style.")
+    train: TrainConfig = Field(TrainConfig(), description="Settings for every style.")
     styles: list[StyleEntry] = Field(min_length=1)
-
-    _train = field_validator("train")(_checked_overrides)
 
     @model_validator(mode="after")
     def _ids_are_unique(self) -> "StylesFile":
@@ -63,14 +56,15 @@ class StylesFile(BaseModel):
 
     def config_of(self, style: StyleEntry, base_defaults: dict[str, Any]) -> TrainConfig:
         """Preset, then the base's own defaults, then the file's, then the style's; later ones win."""
-        return train_config(self.preset, base_defaults, self.train, style.train)
+        layers = [config.model_dump(exclude_unset=True) for config in (self.train, style.train)]
+        return train_config(self.preset, base_defaults, *layers)
 
 
 class StylesFlags(JobFlags):
     """What is trained: the styles of a file, over which flags win, or a single style."""
 
     config: Uri | None = Field(None, description="Styles file (YAML).")
-    storage: Uri | None = Field(
+    storage: OutputUri | None = Field(
         None, description="Where checkpoints, catalog and run records go; required unless the file names it."
     )
     base: Uri | None = Field(None, description="Base: bundled name or URI; default: the file's, or mini64.")
@@ -109,29 +103,52 @@ class TrainStylesFlags(StylesFlags, SingleStyleFlags, WorkersFlags, RetriesFlags
     train: TrainConfig = TrainConfig()
 
 
-def read_styles(flags: TrainStylesFlags) -> tuple[StylesFile, ConfigFile | None]:
-    """The styles to train, and the file they are declared in.
+@dataclass(frozen=True)
+class Declared:
+    """What a command declares, not yet checked: the file's keys under the flags', or a single style's."""
+
+    file: ConfigFile | None
+    data: dict[str, Any]
+    from_flags: dict[str, Any]
+    """Top-level keys that flags give, over those of the file."""
+
+    def place(self, *keys: str | int) -> str:
+        """Where a key stands: in the file, or a flag."""
+        if self.file and keys and keys[0] not in self.from_flags:
+            return self.file.place(*keys)
+        return flag_name(*(keys[2:] or ("id",) if keys[:2] == ("styles", 0) else keys))
+
+    def check(self) -> StylesFile:
+        """Raises ConfigError with every problem that the data alone show."""
+        if self.file:
+            return check(self.file, StylesFile, self.from_flags)
+        try:
+            return StylesFile.model_validate(self.data | self.from_flags)
+        except ValidationError as error:
+            details = error.errors(include_url=False)
+            raise ConfigError(
+                [problem_of(detail, self.place(*detail["loc"]), StylesFile) for detail in details]
+            ) from None
+
+
+def declared_styles(flags: TrainStylesFlags) -> Declared:
+    """The styles to train, as they are declared.
 
     Raises:
-        ConfigError: with every problem found.
+        ConfigError: nothing is declared, two things are, or the file cannot be read.
     """
-    overrides: dict[str, Any] = {"base": flags.base, "storage": flags.storage, "preset": flags.preset}
+    values: dict[str, Any] = {"base": flags.base, "storage": flags.storage, "preset": flags.preset}
+    overrides = {name: value for name, value in values.items() if value is not None}
     train = flags.train.model_dump(exclude_unset=True)
     if flags.config is None:
         if flags.id is None or flags.image is None:
             raise ConfigError(Problem("command line", "nothing to train", "give --config, or --id and --image"))
         single = {"id": flags.id, "image": flags.image, "tags": list(flags.tags)}
-        try:
-            given = {key: value for key, value in overrides.items() if value is not None}
-            return StylesFile.model_validate({"styles": [single], "train": train, **given}), None
-        except ValidationError as error:
-            details = error.errors(include_url=False, include_input=False)
-            raise ConfigError(
-                [problem_of(d, f"--{d['loc'][-1] if d['loc'] else 'id'}", StylesFile) for d in details]
-            ) from error
+        return Declared(None, {"styles": [single], "train": train}, overrides)
     if flags.id or flags.image:
         raise ConfigError(Problem("--id", "cannot be combined with --config"))
     file = read_yaml(flags.config)
-    if train:
-        overrides["train"] = {**(file.data.get("train") or {}), **train}
-    return check(file, StylesFile, overrides), file
+    of_file = file.data.get("train")
+    if train and isinstance(of_file or {}, dict):
+        overrides["train"] = {**(of_file or {}), **train}
+    return Declared(file, file.data, overrides)

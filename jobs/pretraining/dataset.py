@@ -17,7 +17,7 @@ from filelock import FileLock
 from ray.data import DataContext
 
 from cluster.storage import Storage
-from cluster.storage.cache import default_cache_dir, fetch
+from cluster.storage.cache import default_cache_dir, fetch, owned
 from jobs.pretraining.sources import Source, read_chunk
 from jobs.pretraining.tables import Row
 from osasis.errors import ImageRejected, OsasisError
@@ -132,8 +132,7 @@ def open_images(work: Storage, name: str) -> JoinedImages:
     """
     folder = fetch(work.child_uri(name))
     shards = json.loads((folder / _INDEX).read_bytes())["shards"]
-    stamp = default_cache_dir() / f"verified-{hashlib.sha256(f'{folder}{shards}'.encode()).hexdigest()[:16]}"
-    stamp.parent.mkdir(parents=True, exist_ok=True)
+    stamp = owned(default_cache_dir() / "verified") / hashlib.sha256(f"{folder}{shards}".encode()).hexdigest()[:16]
     with FileLock(f"{stamp}.lock"):  # of several workers of a node, one verifies
         for shard in shards:
             path = folder / shard["name"]

@@ -20,7 +20,9 @@ def locate_base(name: str) -> str:
 
 def base_folder(location: str, cache_dir: Path | None = None) -> Path:
     """The bundle in a local folder, fetched once per node where it is remote."""
-    return fetch(base_location(location), cache_dir)
+    place = base_location(location)
+    remote = not Storage.open(place).is_local
+    return fetch(place, cache_dir, sha256=describe_base(location)[1].files if remote else None)
 
 
 def describe_base(name: str) -> tuple[str, BaseSpec]:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from catalog.probes import PROBE_SET, probe_photos
-from cluster.storage.cache import default_cache_dir
+from cluster.storage.cache import default_cache_dir, owned
 from cluster.storage.local import write_whole
 from osasis.base import Base
 from osasis.checkpoint import Style
@@ -57,8 +57,7 @@ def _encoded_probes(base: Base, encoding: Encoding, cache_dir: Path) -> Content:
     """The probe set's codes: the same for all styles of a base, so one worker of a node computes them."""
     photos = _photos(base.image_size)
     identity = [base.fingerprint, *encoding, base.device.type, torch.__version__, PROBE_SET]
-    path = cache_dir / "probes" / f"{hashlib.sha256(repr(identity).encode()).hexdigest()}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = owned(cache_dir / "probes") / f"{hashlib.sha256(repr(identity).encode()).hexdigest()}.safetensors"
     with FileLock(path.with_suffix(".lock")):
         try:
             codes = load_file(path)

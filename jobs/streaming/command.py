@@ -14,7 +14,7 @@ from catalog.output_names import NO_STYLE
 from catalog.schema import StyleVersion
 from catalog.store import StyleCatalog, UnknownStyle
 from catalog.style_folder import checkpoint_problems
-from cluster.commandline.cli import ConfigError, JobFlags, Problem, Uri
+from cluster.commandline.cli import ConfigError, JobFlags, OutputUri, Problem, Uri
 from cluster.commandline.problems import Problems
 from cluster.storage import Storage, StorageError
 from jobs.shared.bases import DEFAULT_BASE, describe_base
@@ -33,7 +33,7 @@ _FIRST = {"t0_ratio", "encode_steps", "decode_steps", "lambda_spn", "style_level
 class StylesFlags(JobFlags):
     """Which styles of the catalog, on which base."""
 
-    storage: Uri = Field(description="Where the catalog is.")
+    storage: OutputUri = Field(description="Where the catalog is.")
     styles: str = Field(
         description="Styles by id, id@version, id@alias or tag:TAG; all; or none for the base alone.",
         json_schema_extra={"metavar": "LIST"},

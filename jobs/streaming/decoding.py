@@ -60,7 +60,8 @@ class Decode:
             return row | {"status": "failed", "error_type": "unreadable", "error": f"{type(error).__name__}: {error}"}
         row["input_sha256"] = hashlib.sha256(data).hexdigest()
         try:
-            square, transform = fit(decode_image(data, max_pixels=self.max_pixels), self.size, self.mode)
+            upright = decode_image(data, max_pixels=self.max_pixels)
+            square, transform = fit(upright, self.size, self.mode)
         except ImageRejected as rejected:
             return row | {"status": "rejected", "error_type": rejected.kind, "error": str(rejected)}
         except Exception as error:
@@ -69,6 +70,7 @@ class Decode:
             "width": transform.original_width,
             "height": transform.original_height,
             "transform": transform.model_dump_json(),
+            "notes": "; ".join(upright.info["notes"]) or None,
             "pixels": square.tobytes(),
         }
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import chain, count, islice
+from itertools import chain, islice
 from typing import Any
 
 import pyarrow as pa
@@ -21,9 +21,10 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from cluster.runtime.connection import ClusterError, connect
 from cluster.runtime.resources import Resources, capacity
+from cluster.storage import Storage
 from jobs.streaming.decoding import Decode
 from jobs.streaming.failures import RunStopped
-from jobs.streaming.ledger import Coordinator, RemoteLedger
+from jobs.streaming.ledger import Coordinator, Feed, RemoteLedger
 from jobs.streaming.rows import CHUNK, Row, one_row
 from jobs.streaming.worker import Task, Worker
 
@@ -59,16 +60,22 @@ class Execution:
         self._resources = resources
         self._coordinator: Any = ray.remote(num_cpus=0)(Coordinator).remote(workers)
         ledger = RemoteLedger(self._coordinator)
-        self._feed, self._decode = _Feed(self._coordinator), _Decode(decode, ledger)
-        self._worker, self._task = _reporting(worker), (task, ledger)
+        self._feed, self._decode = Feed(self._coordinator), _Decode(decode, ledger)
+        self._worker, self._task = worker, (task, ledger)
 
     @classmethod
     @contextmanager
     def connected(
-        cls, decode: Decode, task: Task, worker: type[Worker[Any]], resources: Resources, most: int | None
+        cls,
+        decode: Decode,
+        task: Task,
+        worker: type[Worker[Any]],
+        resources: Resources,
+        most: int | None,
+        shared: Sequence[Storage],
     ) -> "Iterator[Execution]":
-        """Connect to Ray; as many workers as the cluster holds, at most ``most``."""
-        with connect():
+        """Connect to Ray, whose nodes must all see ``shared``; as many workers as it holds, at most ``most``."""
+        with connect(shared=shared):
             fitting = capacity(Resources(resources.cpus + DECODE_CPUS, resources.gpus))
             yield cls(decode, task, worker, resources, min(most or fitting, fitting))
 
@@ -161,20 +168,6 @@ def _others(avoided: Sequence[str]) -> bool:
 
 
 @dataclass(frozen=True)
-class _Feed:
-    """Brings chunks from the coordinator into Ray Data."""
-
-    coordinator: Any
-
-    def __call__(self, begin: pa.Table) -> Iterator[pa.Table]:
-        for place in count():
-            chunk = ray.get(self.coordinator.take.remote(place))
-            if chunk is None:
-                return
-            yield chunk
-
-
-@dataclass(frozen=True)
 class _Decode:
     """The stage as Ray Data calls it."""
 
@@ -183,21 +176,6 @@ class _Decode:
 
     def __call__(self, chunk: pa.Table) -> pa.Table:
         return self.decode(chunk, self.ledger)
-
-
-def _reporting(worker: type[Worker[Any]]) -> type[Worker[Any]]:
-    """The worker, which tells the coordinator why it ends a run: Ray hands errors on as text, if at all."""
-
-    class Reporting(worker):  # type: ignore[misc, valid-type]
-        def __call__(self, decoded: pa.Table) -> Iterator[pa.Table]:
-            try:
-                yield from super().__call__(decoded)
-            except RunStopped as stopped:
-                ray.get(self.ledger.coordinator.stop.remote(str(stopped)))
-                raise
-
-    Reporting.__name__ = Reporting.__qualname__ = worker.__name__
-    return Reporting
 
 
 class _UnderWay:

@@ -18,8 +18,6 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from enum import Enum, auto
 
-import torch
-
 from cluster.storage import StorageError
 from jobs.streaming.rows import Row
 
@@ -71,6 +69,8 @@ class Action(Enum):
 
 def fault_of(error: BaseException) -> Fault:
     """Whose fault ``error`` is; an error of unknown kind is the input's."""
+    import torch  # the processes that only keep account do without
+
     text = str(error)
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in text:
         return Fault.MEMORY
@@ -127,8 +127,9 @@ class Attempts:
 
     def end(self, unit: str) -> None:
         """Work on ``unit`` came to its end."""
-        for node in self._begun.get(unit, []):
-            self._left.pop(node, None)
+        if unit.startswith("work/"):  # to load and to decode shows nothing of a device's health
+            for node in self._begun.get(unit, []):
+                self._left.pop(node, None)
         self._forget(unit)
         if not unit.startswith("load/"):
             self._deaths = 0

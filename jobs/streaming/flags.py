@@ -1,9 +1,11 @@
 """Flags of every job that streams pictures through a pool of workers."""
 
+from contextlib import suppress
+
 from pydantic import Field
 
-from cluster.commandline.cli import JobFlags, Uri, WorkersFlags
-from cluster.storage import Storage
+from cluster.commandline.cli import JobFlags, OutputUri, Uri, WorkersFlags
+from cluster.storage import Storage, StorageError
 from cluster.storage.cache import default_cache_dir
 from jobs.streaming.encoding import Encode
 from osasis.image import DECODER, MAX_PIXELS, PIXELS_CEILING, FitMode
@@ -29,7 +31,7 @@ class InputFlags(JobFlags):
 class OutputFlags(JobFlags):
     """Where results go, and what a second run does."""
 
-    output: Uri = Field(description="Where the results go.")
+    output: OutputUri = Field(description="Where the results go.")
     retry_failed: bool = Field(False, description="Try again what failed before (rejected inputs stay rejected).")
     former_decoding: bool = Field(
         False,
@@ -68,7 +70,10 @@ class StreamFlags(InputFlags, PoolFlags, OutputFlags):
             ValueError: it lies inside the input.
             StorageError: it cannot be reached.
         """
-        if f"{Storage.open(self.output)}/".startswith(f"{Storage.open(self.input)}/"):
+        output, inputs = Storage.open(self.output), None
+        with suppress(StorageError):  # a wrong --input is reported there, not here
+            inputs = Storage.open(self.input)
+        if inputs and f"{output}/".startswith(f"{inputs}/"):
             raise ValueError("lies inside --input: its pictures would be taken for inputs")
         return reached(self.output, writable=not self.dry_run)
 

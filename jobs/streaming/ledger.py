@@ -4,8 +4,9 @@
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -41,6 +42,10 @@ class Ledger(Protocol):
         """
         ...
 
+    def stop(self, why: str) -> None:
+        """The run cannot go on; told here because Ray hands errors on as text, if at all."""
+        ...
+
 
 @dataclass
 class LocalLedger:
@@ -63,6 +68,9 @@ class LocalLedger:
     def leave(self, unit: str, why: str) -> None:
         if self.attempts.leave(unit, "here", why):
             raise NodeAvoided(why)
+
+    def stop(self, why: str) -> None:
+        pass
 
 
 class Coordinator:
@@ -138,6 +146,22 @@ class Coordinator:
             raise
 
 
+@dataclass(frozen=True)
+class Feed:
+    """Brings chunks from the coordinator into Ray Data."""
+
+    coordinator: Any
+
+    def __call__(self, begin: pa.Table) -> Iterator[pa.Table]:
+        import ray
+
+        for place in count():
+            chunk = ray.get(self.coordinator.take.remote(place))
+            if chunk is None:
+                return
+            yield chunk
+
+
 def _alive() -> set[str]:
     import ray
 
@@ -165,6 +189,9 @@ class RemoteLedger:
     def leave(self, unit: str, why: str) -> None:
         if self._ask("leave", unit, _node(), why):
             raise NodeAvoided(why)
+
+    def stop(self, why: str) -> None:
+        self._ask("stop", why)
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         import ray

@@ -22,7 +22,7 @@ from jobs.streaming.variants import Variant
 _GROUP = 8192
 """Inputs compared with the manifest at once."""
 
-_CHUNK_BYTES = 128 << 20
+_CHUNK_BYTES = 64 << 20
 """Of decoded pixels in a chunk."""
 
 _FAILED = STATUSES.index("failed")

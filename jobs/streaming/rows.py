@@ -17,6 +17,7 @@ _FILE = [
     ("width", pa.int64()),
     ("height", pa.int64()),
     ("transform", pa.string()),
+    ("notes", pa.string()),  # what was mended or left out in decoding
 ]
 _VERDICT = [
     ("status", pa.string()),

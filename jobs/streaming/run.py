@@ -1,11 +1,13 @@
 """The stages of a streaming job, and a run through them: what every such job does, whatever its work."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, Protocol
 
 from cluster.runtime.resources import Resources
+from cluster.storage import Storage
 from jobs.streaming.decoding import Decode
 from jobs.streaming.execution import Execution
 from jobs.streaming.flags import StreamFlags
@@ -32,7 +34,13 @@ class Executes(Protocol):
     """How :class:`jobs.streaming.execution.Execution` is made; tests have one that needs no Ray."""
 
     def __call__(
-        self, decode: Decode, task: Task, worker: type[Worker[Any]], resources: Resources, most: int | None
+        self,
+        decode: Decode,
+        task: Task,
+        worker: type[Worker[Any]],
+        resources: Resources,
+        most: int | None,
+        shared: Sequence[Storage],
     ) -> AbstractContextManager[Any]: ...
 
 
@@ -46,7 +54,7 @@ def run(stages: Stages, flags: StreamFlags, tally: Tally, execute: Executes | No
         resources = Resources(flags.cpus_per_worker, flags.gpus_per_worker)
         with (
             (execute or Execution.connected)(
-                stages.decode, stages.task, stages.worker, resources, flags.workers
+                stages.decode, stages.task, stages.worker, resources, flags.workers, [Storage.open(flags.output)]
             ) as execution,
             ProgressLine() as line,
         ):

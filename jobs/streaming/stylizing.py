@@ -123,5 +123,6 @@ class Shelf:
         self.loads += 1
         if variant.style_id == NO_STYLE:
             return no_style(self._base)
-        style = load_style(fetch(variant.checkpoint_uri, self._cache_dir), self._base)
+        file = fetch(variant.checkpoint_uri, self._cache_dir, sha256=variant.checkpoint_sha256 or None)
+        style = load_style(file, self._base)
         return at_strength(style, self._base, self._strength)

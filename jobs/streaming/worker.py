@@ -88,8 +88,12 @@ class Worker(Generic[T]):
         """DECODED → :attr:`schema`. The same rows in the same groups, however often it is done."""
         (chunk,) = decoded.to_pylist()
         unit = f"work/{chunk['chunk']}"
-        for outcomes in self._chunk(unit, chunk["inputs"], alone=not together(self.ledger.begin(unit))):
-            yield one_row({"chunk": chunk["chunk"], "worker": self._name, "outcomes": outcomes}, self.schema)
+        try:
+            for outcomes in self._chunk(unit, chunk["inputs"], alone=not together(self.ledger.begin(unit))):
+                yield one_row({"chunk": chunk["chunk"], "worker": self._name, "outcomes": outcomes}, self.schema)
+        except RunStopped as stopped:
+            self.ledger.stop(str(stopped))
+            raise
         self.ledger.end(unit)
 
     def prepare(self, variant: Variant, following: Variant | None) -> None:

@@ -1,1 +1,1 @@
-"""Reading the files of others: what they hold becomes parts of a base bundle, or a style. Nothing in them is run."""
+"""Importers of third-party files: their contents become parts of a base bundle, or a style. No code in them is run."""

@@ -103,7 +103,7 @@ def official_levels(count: int) -> tuple[int, ...]:
 
 
 def _add(fields: dict[str, Any], parts: Parts, part: str, found: Mapping[str, tuple[Any, dict[str, Tensor]]]) -> None:
-    """The first becomes the bundle's main ``part``, the others stand beside it by name."""
+    """The first becomes the bundle's main ``part``; the others are stored under their names."""
     for i, (name, (config, tensors)) in enumerate(found.items()):
         if i == 0:
             fields[part], parts[part] = config, tensors

@@ -52,7 +52,7 @@ def read_clip(path: Path, name: str | None = None) -> tuple[ClipConfig, dict[str
 def _name_of(weights: dict[str, Tensor]) -> str:
     stem = weights.get("visual.conv1.weight")
     if stem is None or stem.ndim != 4:
-        raise ForeignFile("visual.conv1.weight is missing: this is no CLIP")
+        raise ForeignFile("visual.conv1.weight is missing: this is not a CLIP")
     key = (stem.shape[0], stem.shape[-1])
     if key not in _TOWERS:
         raise ForeignFile(

@@ -66,15 +66,15 @@ def read_diffae(path: Path, *, image_size: int | None = None, given: Given | Non
     """The EMA networks of a Lightning checkpoint.
 
     Args:
-        image_size: side in pixels, where the checkpoint does not say.
-        given: fields of the configurations that are known better: {"unet": {…}, "encoder": {…}, "latent_prior": {…}}.
+        image_size: side in pixels, if not in the checkpoint.
+        given: configuration fields that override what is inferred: {"unet": {…}, "encoder": {…}, "latent_prior": {…}}.
 
     Raises:
         ForeignFile: not such a checkpoint, or networks of a form that cannot be computed; names the file.
     """
     content = read_checkpoint(path)
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
-        raise ForeignFile(f"{path} is no Lightning checkpoint: it has no state_dict")
+        raise ForeignFile(f"{path} is not a Lightning checkpoint: it has no state_dict")
     state = tensors_of(content["state_dict"], path)
     ema = {name.removeprefix("ema_model."): t for name, t in state.items() if name.startswith("ema_model.")}
     if not ema:
@@ -84,7 +84,7 @@ def read_diffae(path: Path, *, image_size: int | None = None, given: Given | Non
     noise = state.get("x_T")  # what the release draws its samples from
     size = image_size or (noise.shape[-1] if noise is not None else hyper.get("img_size"))
     if not size:
-        raise ForeignFile(f"{path} does not say for which image size it is: give it")
+        raise ForeignFile(f"{path} does not say its image size: pass it")
     try:
         return _networks(ema, hyper, int(size), given or {})
     except (ForeignFile, ValidationError) as error:

@@ -39,5 +39,5 @@ def read_perceptual(path: Path) -> tuple[PerceptualConfig, dict[str, Tensor]]:
             raise ForeignFile(f"{path}: features.{match.group(1)} is {found}; {net} of torchvision is needed")
         state[name] = given
     if features:
-        raise ForeignFile(f"{path}: {min(features)} is no part of torchvision's {net}")
+        raise ForeignFile(f"{path}: {min(features)} is not part of torchvision's {net}")
     return PerceptualConfig(kind="lpips", net=net), {name: tensor.clone() for name, tensor in state.items()}

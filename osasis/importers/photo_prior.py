@@ -22,7 +22,7 @@ def read_photo_prior(
 
     Args:
         head_channels: width of an attention head, which no tensor shows; 64 in the FFHQ model of the release.
-        given: fields of UNetConfig that are known better.
+        given: UNetConfig fields that override what is inferred.
 
     Raises:
         ForeignFile: not such a network, or one without a learned variance; names the file.

@@ -1,4 +1,4 @@
-"""Checkpoint files as torch.save and torch.jit.save write them, read without running anything that stands in them.
+"""Checkpoint files as torch.save and torch.jit.save write them, read without running any code in them.
 
 Both are pickles, and a pickle may name any function to be called. Of what a file names, only tensors, plain containers
 and the few inert names below are ever resolved; the first other name ends the reading.

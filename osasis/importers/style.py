@@ -42,7 +42,7 @@ def read_style(path: Path, base: Base) -> OfficialStyle:
     """
     content = read_checkpoint(path)
     if not isinstance(content, dict) or not isinstance(content.get("diffae_B"), dict):
-        raise ForeignFile(f"{path} is no style checkpoint of the release: it has no diffae_B")
+        raise ForeignFile(f"{path} is not a style checkpoint of the release: it has no diffae_B")
     try:
         weights, encoder, _ = split_weights(tensors_of(content["diffae_B"], path))
         unet = UNet(base.spec.unet)

@@ -17,7 +17,7 @@ Tensors = Mapping[str, Tensor]
 
 
 def infer_unet(tensors: Tensors, image_size: int, **given: Any) -> UNetConfig:
-    """``given``: fields of UNetConfig that no tensor shows, or that are known better.
+    """``given``: UNetConfig fields that cannot be inferred, or override what is inferred.
 
     Raises:
         ForeignFile: these are not the weights of a UNet of a form that can be computed.
@@ -95,7 +95,7 @@ def _blocks(tensors: Tensors, half: str) -> int:
 
 
 def _goes_up(tensors: Tensors, block: int) -> bool:
-    """Whether a block of the upper half has a layer after its residual block that is no attention."""
+    """Whether a block of the upper half has a layer after its residual block that is not attention."""
     prefix = f"output_blocks.{block}."
     return any(f"{prefix}{i}.{key}" in tensors for i in (1, 2) for key in ("conv.weight", "in_layers.2.weight"))
 

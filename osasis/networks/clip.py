@@ -1,4 +1,4 @@
-"""CLIP: any open_clip model, or a small one with a vocabulary of its own. Builds networks, never downloads weights."""
+"""CLIP: any open_clip model, or a small one with its own vocabulary. Builds networks, never downloads weights."""
 
 import re
 from functools import cached_property
@@ -65,7 +65,7 @@ class ClipConfig(BaseModel):
         if self.name is None and None in sizes:
             raise ValueError("give the name of an open_clip model, or all of embed_dim, vision and text")
         if self.name is not None and (sizes != (None, None, None) or self.vocab):
-            raise ValueError("name stands alone: it says embed_dim, vision, text and vocabulary")
+            raise ValueError("name excludes embed_dim, vision, text and vocab: the model defines them")
         if self.name is not None and self.name not in open_clip.list_models():
             raise ValueError(f"open_clip has no model {self.name!r}; open_clip.list_models() lists them")
         if (self.mean is None) != (self.std is None):
@@ -134,14 +134,14 @@ class ClipEncoder(nn.Module):
 
     @property
     def has_features(self) -> bool:
-        """Whether :meth:`features` can be asked for."""
+        """Whether :meth:`features` is available."""
         return isinstance(self.model.visual, ModifiedResNet)
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Feature maps [B, C, h, w] from fine to coarse: the stem before its pooling (H/2), then layers 1 to 3.
 
         Raises:
-            TypeError: the image tower is no ModifiedResNet.
+            TypeError: the image tower is not a ModifiedResNet.
         """
         visual = self.model.visual
         if not isinstance(visual, ModifiedResNet):

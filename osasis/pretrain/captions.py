@@ -86,7 +86,7 @@ ANY = ("portrait", "picture", "image", "close-up")
 FRAMES = ("{medium} of {subject}", "{medium} of {subject}", "{medium}, {subject}", "{subject}, {medium}")
 
 COLORED = frozenset({"background"}) | {f"hair:{c}" for c in CLAUSES["hair"] if c != "bald"}
-"""What must not be said of a picture that has lost its colours."""
+"""Words that do not apply to a greyscale picture."""
 
 _SAID = {"age": 0.4, "smile": 0.85, "glasses": 0.85, "beard": 0.9, "hair": 0.8, "background": 0.5}
 _ABSENT = {"glasses": "no", "beard": "none"}
@@ -133,11 +133,11 @@ CONTRASTED: dict[str, tuple[str, ...]] = {
     "age": tuple(ADJECTIVES["age"]),
     **{attribute: tuple(values) for attribute, values in CLAUSES.items()},
 }
-"""Attribute → the values that are told apart by captions which differ in them alone."""
+"""Attribute → values contrasted by captions that differ only in them."""
 
 
 def contrasts(attribute: str, rng: random.Random) -> list[str]:
-    """A caption for each contrasted value, alike in all else."""
+    """A caption for each contrasted value, otherwise identical."""
     medium, noun = rng.choice((*PHOTO, *ANY)), rng.choice(NOUNS[""])
     captions = []
     for value in CONTRASTED[attribute]:
@@ -160,7 +160,7 @@ def contrasted(row: Row, attribute: str, colors: bool = True) -> int:
 
 
 def prompts(attribute: str, value: str) -> list[str]:
-    """Zero-shot prompts for one value; their mean embedding stands for it."""
+    """Zero-shot prompts for one value; their mean embedding represents it."""
     if attribute == "person":
         subjects = [*NOUNS[value]]
     else:

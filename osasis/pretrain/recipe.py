@@ -158,8 +158,8 @@ def _mini64() -> Recipe:
 def _ffhq256() -> Recipe:
     """The paper's sizes: 138.3 M parameters in the UNet, 30.2 M in the encoder, 54.1 M in the latent prior.
 
-    The training settings are a starting point in the manner of DiffAE and P2: 90 million images for the DiffAE; nobody
-    has run them to the end here. The CLIP is better imported: a ViT-B/32 wants more captions than a domain has.
+    The training settings are a starting point in the manner of DiffAE and P2: 90 million images for the DiffAE; they
+    have not been run to the end. The CLIP is better imported: a ViT-B/32 wants more captions than a domain has.
     """
     mult = (1, 1, 2, 2, 4, 4)
     constant: dict[str, Any] = {"learning_rate": 1e-4, "decay": "constant", "warmup_steps": 0, "ema": 0.9999}

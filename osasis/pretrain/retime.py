@@ -14,8 +14,8 @@ _RIDGE = 1e-4
 def retimed(weights: dict[str, Tensor], before: UNetConfig, after: UNetConfig, prefix: str = "") -> dict[str, Tensor]:
     """Weights of a UNet of ``before`` that meet each noise level of ``after``'s schedule as they met it in their own.
 
-    The first layer of the time embedding is fitted anew (ridge regression) to what it gave at the timestep of equal
-    noise. Sinusoids do not stretch exactly: what the fit leaves is for the training to mend.
+    The first layer of the time embedding is refitted (ridge regression) to what it gave at the timestep of equal
+    noise. Sinusoids do not stretch exactly: training corrects the rest.
 
     Args:
         weights: the UNet's, or those of a network that holds it under ``prefix``.

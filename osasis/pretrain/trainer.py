@@ -44,7 +44,7 @@ class PretrainConfig(BaseModel):
         0.0,
         ge=0,
         description="P2 weighting (Choi et al. 2022): levels weigh (1 + SNR)^-gamma, so that little is spent on"
-        " noise that nobody sees. 0: none; 1: as the official photo prior.",
+        " imperceptible noise. 0: none; 1: as the official photo prior.",
     )
     clip_gradient: float = Field(1.0, gt=0, description="Largest gradient norm.")
     precision: Literal["float32", "bf16"] = Field(
@@ -109,7 +109,7 @@ class Trainer:
         self._ahead: dict[tuple[int, int], Future[tuple[Tensor, ...]]] = {}
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
-        """Begin with these weights of the network instead of random ones; moments and step count start anew."""
+        """Begin with these weights of the network instead of random ones; moments and step count are reset."""
         for copy_of in (self.module, self.ema):
             copy_of.network.load_state_dict(weights)  # type: ignore[union-attr]
 

@@ -22,7 +22,7 @@ FILES = [
     f"{name}.safetensors"
     for name in ("diffae_weights", "diffae_forward", "samplers", "spn", "training", "inference", "p2_weights", "p2")
 ]
-"""What a folder must hold beside ``meta.json``; ``official/`` may be absent."""
+"""What a folder must hold besides ``meta.json``; ``official/`` may be absent."""
 
 
 def verify(folder: GoldenFolder, precision: Precision, tolerance: float) -> Report:

@@ -48,7 +48,7 @@ class Settings:
         return Settings(self.take(name, None), f"{self.place}.{name}")
 
     def expect(self, name: str, *values: Any) -> None:
-        """A setting of which only ``values`` can be computed; the first is meant where it is missing.
+        """A setting of which only ``values`` can be computed; the first is the default.
 
         Raises:
             FolderError: another value.
@@ -64,7 +64,7 @@ class Settings:
             self._values.pop(name, None)
 
     def close(self) -> list[str]:
-        """The keys that nobody asked for."""
+        """Keys that were never read."""
         return [f"{self.place}.{name}" for name in self._values]
 
 
@@ -97,7 +97,7 @@ class Tensors:
 
 
 class GoldenFolder:
-    """``meta.json`` read; files are read when asked for, and put onto ``device`` in ``dtype``.
+    """``meta.json`` read; files are read on demand, and put onto ``device`` in ``dtype``.
 
     Raises:
         FolderError: no such folder, or no valid ``meta.json``.

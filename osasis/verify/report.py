@@ -24,7 +24,7 @@ class Report:
     tolerance: float
     differences: list[Difference] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
-    """Optional files that are not there."""
+    """Optional files that are missing."""
     notes: list[str] = field(default_factory=list)
 
     def compare(self, file: str, name: str, ours: Tensor, golden: Tensor) -> None:

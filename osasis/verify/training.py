@@ -125,7 +125,7 @@ def _compare_losses(golden: Any, losses: list[dict[str, float]], finetuner: Fine
                 mine = _LOSSES[name]
                 report.compare_number(file, f"losses[{i}].{name}", weights[mine] * ours.get(mine, 0.0), value)
             else:
-                raise FolderError(f"meta.json: training.losses[{i}].{name} is no loss that is known")
+                raise FolderError(f"meta.json: training.losses[{i}].{name} is not a known loss")
 
 
 def _compare_weights(folder: GoldenFolder, base: GoldenBase, finetuner: Finetuner, report: Report) -> None:
@@ -143,7 +143,7 @@ def _compare_weights(folder: GoldenFolder, base: GoldenBase, finetuner: Finetune
 
 def _known(state: dict[str, Tensor], name: str, file: str) -> Tensor:
     if name not in state:
-        raise FolderError(f"{file}: {name} is no weight of the network")
+        raise FolderError(f"{file}: {name} is not a weight of the network")
     return state[name]
 
 
@@ -194,7 +194,7 @@ def _official_model(folder: GoldenFolder, base: Base, model: str | None) -> Offi
     if model is None:
         return None
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", model) or ".." in model:
-        raise FolderError(f"meta.json: inference.model {model!r} is no path inside the folder")
+        raise FolderError(f"meta.json: inference.model {model!r} is not a path inside the folder")
     path = folder.path / model
     if path.is_relative_to(folder.path / OPTIONAL) and not (folder.path / OPTIONAL).exists():
         return None  # reported with the other official files

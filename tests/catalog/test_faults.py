@@ -7,8 +7,7 @@ from datetime import timedelta
 import pytest
 
 from catalog.store import StyleCatalog
-from cluster.storage import Storage, StorageError
-from cluster.storage import s3 as s3_objects
+from cluster.storage import Storage, StorageError, aws
 from tests.support.faulty_s3 import Action, FaultyS3, Request, faulty_s3
 from tests.support.s3_server import S3
 from tests.support.styles import names, trained_style
@@ -121,13 +120,13 @@ def test_what_stays_wrong_is_told_clearly_and_changes_nothing(
 def test_a_server_that_falls_silent_is_told_and_not_waited_for_without_end(
     catalog: StyleCatalog, proxy: FaultyS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3_objects, "_READ_S", 1)
-    s3_objects._client.cache_clear()
+    monkeypatch.setattr(aws, "READ_S", 1)
+    aws.forget()
     proxy.follow(lambda request: "silent")
     begun = time.monotonic()
     with pytest.raises(StorageError, match=r"cannot read the catalog.*no answer"):
         catalog.list()
     assert time.monotonic() - begun < 60
-    s3_objects._client.cache_clear()
+    aws.forget()
     proxy.follow(lambda request: "pass")
     assert names(catalog.list()) == ["monet@2"]

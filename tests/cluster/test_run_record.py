@@ -9,8 +9,8 @@ from pydantic import BaseModel
 
 from cluster.commandline.cli import ExitCode
 from cluster.commandline.redact import redact, redact_argv
-from cluster.runtime.connection import Stopped
 from cluster.runtime.run_record import RunRecord, new_run_id, run_record
+from cluster.runtime.signals import Stopped
 from cluster.storage import Storage, StorageError
 
 

@@ -114,6 +114,8 @@ def test_a_node_whose_workers_leave_again_and_again_is_avoided() -> None:
     for i in range(LEAVES - 1):
         attempts.begin("work/0", "sick", ["sick"])
         assert not attempts.leave("work/0", "sick", "")
+        attempts.begin_loading("w", "sick", ["sick"])
+        attempts.end("load/w")
         assert attempts.begin(f"work/{i + 1}", "well", ["well"]) == 0
         attempts.end(f"work/{i + 1}")
     assert attempts.begin("work/0", "sick", ["sick"]) == 0, "to leave is not to die"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import ray
 
+from cluster.runtime.connection import ClusterError
 from cluster.storage import Storage
 from jobs.streaming.stylizing import Stylizer
 from tests.support.jobs_run import kill_job_when, run_job
@@ -36,7 +37,7 @@ def test_driver_killed_in_the_middle(case: Case) -> None:
     for path in images.glob("*/*.png"):
         assert path.read_bytes().endswith(b"IEND\xaeB`\x82"), "a half-written picture"
     run_job("stylize", *flags)
-    assert case.check_consistent() == {"done": 2 * PICTURES}
+    assert case.check_consistent(killed=True) == {"done": 2 * PICTURES}
 
 
 class DiesOnce(Stylizer):
@@ -56,7 +57,7 @@ def test_actor_killed_in_the_middle_of_a_batch(case: Case) -> None:
     tally = case.run(worker=DiesOnce)
     assert (Path(case.root.path) / "died").exists()
     assert tally.counts()["done"] == 2 * PICTURES
-    assert case.check_consistent() == {"done": 2 * PICTURES}
+    assert case.check_consistent(killed=True) == {"done": 2 * PICTURES}
 
 
 class DiesOf(Stylizer):
@@ -72,5 +73,38 @@ class DiesOf(Stylizer):
 def test_a_deadly_input_is_one_failed_row(case: Case) -> None:
     tally = case.run(worker=DiesOf)
     assert tally.counts()["done"] == 2 * (PICTURES - 1)
-    assert case.check_consistent() == {"done": 2 * (PICTURES - 1), "failed": 2}
+    assert case.check_consistent(killed=True) == {"done": 2 * (PICTURES - 1), "failed": 2}
     assert {row["error_type"] for row in case.rows() if row["status"] == "failed"} == {"worker-died"}
+
+
+class SickOnce(Stylizer):
+    """Its device fails once, after some batches."""
+
+    def results(self, variant: Any, batch: Any) -> Any:
+        flag = Path(self.task.write.output.path).parent / "sick"
+        if any(row["key"].startswith("00013") for row in batch.rows) and not flag.exists():
+            flag.touch()
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return super().results(variant, batch)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_sick_device_costs_no_input(case: Case) -> None:
+    tally = case.run(worker=SickOnce)
+    assert (Path(case.root.path) / "sick").exists()
+    assert tally.now == {"done": 2 * PICTURES}
+    assert case.check_consistent(killed=True) == {"done": 2 * PICTURES}
+
+
+class Sick(Stylizer):
+    """Its device fails always."""
+
+    def results(self, variant: Any, batch: Any) -> Any:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_cluster_of_sick_devices_stops_the_run(case: Case) -> None:
+    with pytest.raises(ClusterError, match="devices of every node"):
+        case.run(worker=Sick, workers=1)
+    assert case.rows() == []

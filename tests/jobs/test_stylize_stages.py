@@ -84,6 +84,19 @@ def test_a_table_gives_one_input_a_row(tmp_path: Path, kind: str) -> None:
         source.read(items[2].locator)
 
 
+def test_what_decoding_mended_is_noted(tmp_path: Path) -> None:
+    whole = encoded(picture(), "PNG")
+    write_files(tmp_path, {"cut.png": whole[:-8], "whole.png": whole})
+    decode = Decode(FolderSource(Storage.open(tmp_path)), SIZE, "crop", 10**7)
+    cut, uncut = (
+        decode.picture({"input_uri": name, "key": name, "missing": [], "locator": name})
+        for name in ("cut.png", "whole.png")
+    )
+    assert cut["notes"] == "PNG: the end marker (IEND) is missing"
+    assert uncut["notes"] is None
+    assert cut["pixels"] == uncut["pixels"]
+
+
 def test_a_single_file_may_have_any_name(tmp_path: Path) -> None:
     write_files(tmp_path, {"portrait": b"A"})
     source = open_source(str(tmp_path / "portrait"), "uri")
@@ -108,9 +121,9 @@ def test_manifest(storage: Storage) -> None:
     assert manifest.other_parameters([(("one", 1, "q"), "smiling")]) == [], "a prompt has a folder of its own"
 
 
-def test_a_manifest_of_before_prompts_still_opens(tmp_path: Path) -> None:
+def test_a_manifest_of_before_prompts_and_notes_still_opens(tmp_path: Path) -> None:
     manifest = Manifest(Storage.open(tmp_path))
-    before = pa.schema([field for field in SCHEMA if field.name != "text"])
+    before = pa.schema([field for field in SCHEMA if field.name not in ("text", "notes")])
     write_deltalake(manifest.uri, pa.Table.from_pylist([manifest_row("a", "done")], schema=before))
     assert manifest.decided(["a"], ["p"]) == {"a": {("one", 1, "p"): "done"}}
     assert manifest.other_parameters([(("one", 1, "q"), None)]) == [(("one", 1, "q"), None)]
@@ -339,7 +352,7 @@ def test_chunks_keep_every_worker_busy() -> None:
     assert [len(chunk) for chunk in chunks(work, most=2, workers=1)] == [2, 2, 2, 2, 1, 1]
     assert chunk_inputs(styles=4, held=4, batch_size=8, image_size=64) == 16
     assert chunk_inputs(styles=5, held=4, batch_size=8, image_size=64) == 512
-    assert chunk_inputs(styles=5, held=4, batch_size=8, image_size=1024) == 42
+    assert chunk_inputs(styles=5, held=4, batch_size=8, image_size=1024) == 21
 
 
 def test_an_alias_is_planned_as_the_version_it_points_to(tmp_path: Path) -> None:
