@@ -9,12 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from cluster.storage.types import TEMP_PREFIX, FileInfo, NotFound, StorageError, StorageRefused, StorageUnavailable
-
-if TYPE_CHECKING:
-    from pyarrow.fs import FileSystem
 
 _UNAVAILABLE = frozenset(
     getattr(errno, name)
@@ -97,11 +94,6 @@ def flush_folder(folder: Path) -> None:
 
 class LocalFiles:
     """Absolute paths on the local file system."""
-
-    def filesystem(self) -> "FileSystem":
-        from pyarrow.fs import LocalFileSystem  # slow to load, and needed by Ray and Arrow alone
-
-        return LocalFileSystem()
 
     def open(self, path: str) -> BinaryIO:
         with _explained("read", path):

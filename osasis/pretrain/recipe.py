@@ -94,6 +94,37 @@ class Recipe(BaseModel):
         return self
 
 
+_MINI64_TRAINING: dict[str, Any] = {
+    "iterations": 28,
+    "batch_size": 2,
+    "learning_rate": 1e-4,
+    "rate_decay": 0.6,
+    "t0_ratio": 0.4,
+    "style_photo": {"t0_ratio": 0.3},
+    "weights": {
+        "cross_domain": 1.0,
+        "in_domain": 0.5,
+        "recon_clip": 10.0,
+        "recon_l1": 5.0,
+        "recon_perceptual": 0.25,
+        "style_moments": 10.0,
+        "style_colors": 6.0,
+        "self_similarity": 60.0,
+        "edges": 10.0,
+    },
+    "clip_image": "statistics",
+    "clip_embeddings": "unit",
+    "spn_style": "lambda",
+    "spn_init": "zero",
+    "spn_steps": "spread",
+    "matched_t0": True,
+    "dropout": False,
+    "precision": "bf16",
+    "fit": "crop",
+}
+"""Found by trying on the references of samples/styles: docs/design.md says what each is for."""
+
+
 def _mini64() -> Recipe:
     """64 px, 5.6 M parameters in the UNet: trains in hours on a few cores and runs anywhere."""
     unet = UNetConfig(
@@ -128,35 +159,7 @@ def _mini64() -> Recipe:
         ),
         perceptual=PerceptualConfig(kind="clip"),
         style_levels=(0, 1),
-        # Found by trying on the references of samples/styles: docs/design.md says what each is for.
-        train_defaults={
-            "iterations": 28,
-            "batch_size": 2,
-            "learning_rate": 1e-4,
-            "rate_decay": 0.6,
-            "t0_ratio": 0.4,
-            "style_photo": {"t0_ratio": 0.3},
-            "weights": {
-                "cross_domain": 1.0,
-                "in_domain": 0.5,
-                "recon_clip": 10.0,
-                "recon_l1": 5.0,
-                "recon_perceptual": 0.25,
-                "style_moments": 10.0,
-                "style_colors": 6.0,
-                "self_similarity": 60.0,
-                "edges": 10.0,
-            },
-            "clip_image": "statistics",
-            "clip_embeddings": "unit",
-            "spn_style": "lambda",
-            "spn_init": "zero",
-            "spn_steps": "spread",
-            "matched_t0": True,
-            "dropout": False,
-            "precision": "bf16",
-            "fit": "crop",
-        },
+        train_defaults=_MINI64_TRAINING,
         bank_t0_ratio=0.4,
         diffae_training=PretrainConfig(
             steps=9000, batch_size=32, learning_rate=4e-4, decay="trapezoid", ema=0.999, noisy_weight=300

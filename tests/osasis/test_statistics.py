@@ -10,7 +10,7 @@ from osasis.networks.clip import ClipConfig, ClipEncoder, ClipTextConfig
 from osasis.networks.lite import STAGES, Lite, folded, stage_widths
 from osasis.networks.statistics import StatisticsVisionConfig, moments_of
 from osasis.pretrain.clip import ClipTrainConfig, ClipTrainer
-from tests.osasis.test_clip import VOCAB, encoder, portraits
+from tests.support.clip_case import VOCAB, encoder, portraits
 
 VISION = StatisticsVisionConfig(network="lite0", image_size=32, levels=(0, 2), hidden=16)
 
