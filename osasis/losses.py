@@ -14,6 +14,8 @@ from osasis.networks.statistics import moments_of
 _SMOOTH = 1e-8
 _LEAST_MEAN = 0.25
 """Of the deviations' length: what the means are measured by where they are shorter, as those of grey pictures are."""
+_FREE = 0.01
+"""Of self-similarity."""
 _MOST_PLACES = 16
 """Maps are pooled to this side before their places are compared: all pairs of them are."""
 
@@ -65,10 +67,11 @@ def colors(images: Tensor, reference: Tensor, directions: Tensor) -> Tensor:
 def self_similarity(maps: Sequence[Tensor], content: Sequence[Tensor]) -> Tensor:
     """Mean squared difference of the cosine similarities between all places of a picture; mean over levels.
 
-    It holds what is alike and what is not, whatever it looks like (Tumanyan et al. 2022, "Splice").
+    It holds what is alike and what is not, whatever it looks like (Tumanyan et al. 2022, "Splice"). The first
+    hundredth is free: new paint alone moves them so far, and to hold that would hold the paint.
     """
-    gaps = [(_similarities(a) - _similarities(b)).square().mean() for a, b in zip(maps, content, strict=True)]
-    return torch.stack(gaps).mean()
+    gaps = [(_similarities(a) - _similarities(b)).square().mean((1, 2)) for a, b in zip(maps, content, strict=True)]
+    return F.relu(torch.stack(gaps).mean(0) - _FREE).mean()
 
 
 def edges(images: Tensor, content: Tensor) -> Tensor:

