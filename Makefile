@@ -5,7 +5,7 @@ export OMP_NUM_THREADS ?= 1
 # Two processes, each with a Ray and an S3 server of its own: most of a test's time is waiting for one of them.
 PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-slow check clean
+.PHONY: demo picture test test-slow check clean
 
 # The stamp is written last: an installation that was cut short is begun again.
 .venv/installed: pyproject.toml
@@ -15,6 +15,10 @@ PARALLEL ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 demo: .venv/installed
 	$(BIN)/python jobs/demo.py
+
+# README's picture, from an unpicked run.
+picture: demo
+	$(BIN)/python -c "from PIL import Image; Image.open('runs/demo/gallery.png').save('docs/gallery.jpg', quality=85)"
 
 test: .venv/installed
 	$(BIN)/python -m pytest -m "not slow" $(PARALLEL)
@@ -27,6 +31,7 @@ check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python .ci/guards.py
 
 clean:
 	rm -rf .venv runs build *.egg-info

@@ -7,6 +7,7 @@ picture per reference and setting. A row that is in the results file is not made
 import hashlib
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,13 +21,13 @@ from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, lo
 from jobs.shared.bases import open_base
 from osasis.base import Base
 from osasis.image import decode_image, encode_png, fit, to_image, to_tensor
-from osasis.metrics import gradient_correlation, structural_similarity, style_distance
+from osasis.metrics import Judge, color_transfer, gradient_correlation, load_judge, structural_similarity
 from osasis.settings import Preset, StylizeConfig, TrainConfig, train_config
 from osasis.style_training import StyleTraining
 from osasis.stylize import encode, encoding_for, stylize
 
 console = Console(highlight=False, soft_wrap=True)
-FIGURES = ("style", "structure", "ssim", "change", "train_seconds")
+FIGURES = ("style", "transfer", "structure", "edges", "least_edges", "ssim", "change", "train_seconds")
 
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")]
@@ -59,8 +60,9 @@ class Sweep(BaseModel):
 class SweepFlags(JobFlags):
     """Trains references under settings, and measures the pictures.
 
-    style: distance to the reference relative to the photographs' own, 1 is no style at all; structure: correlation of
-    edges with the photograph; ssim: of luminance; change: mean absolute difference from the photograph in [-1, 1].
+    style, structure, edges: as osasis/metrics/judge.py says; transfer: the style distance of colour transfer;
+    least_edges: of the one picture that kept least; ssim: of luminance; change: mean absolute difference from the
+    photograph in [-1, 1].
     """
 
     sweep: str = Field(description="YAML file of references and settings; see benchmarks/sweep_mini64.yaml.")
@@ -84,19 +86,20 @@ def main() -> int:
         raise ConfigError(Problem("--photos", f"{flags.photos} holds no .jpg, .png or .webp"))
     photos = torch.cat([_picture(path, base) for path in names[: flags.count]])
     flags.out.mkdir(parents=True, exist_ok=True)
-    done, rows = _done(flags.out), []
+    done, rows, judge = _done(flags.out), [], load_judge(flags.device)
     for key, reference, setting, image, train, stylizing in plan:
         if key not in done:
             row: dict[str, Any] = {"key": key, "base": base.fingerprint}
             row |= {"setting": setting, "reference": reference}
-            row |= _measure(base, image, train, stylizing, photos, flags.out / f"{setting}-{reference}.png")
+            picture = flags.out / f"{setting}-{reference}.png"
+            row |= _measure(base, judge, image, train, stylizing, photos, picture)
             row |= {"train": train.model_dump(mode="json"), "stylize": stylizing.model_dump(mode="json")}
             with (flags.out / "results.jsonl").open("a") as file:
                 file.write("\n" * _cut_short(file.name) + json.dumps(row) + "\n")
             done[key] = row
         row = done[key] | {"setting": setting, "reference": reference}  # two names may mean the same
         rows.append(row)
-        console.print(f"{setting} {reference}: " + " ".join(f"{name} {row[name]:.2f}" for name in FIGURES))
+        console.print(f"{setting} {reference}: " + " ".join(f"{name} {row[name]:.3f}" for name in FIGURES))
     (flags.out / "table.md").write_text(_markdown(rows))
     console.print(_table(rows))
     return ExitCode.DONE
@@ -126,7 +129,7 @@ def _plan(sweep: Sweep, base: Base, flags: SweepFlags) -> list[tuple[str, str, s
 
 
 def _measure(
-    base: Base, image: Path, train: TrainConfig, stylizing: StylizeConfig, photos: Tensor, picture: Path
+    base: Base, judge: Judge, image: Path, train: TrainConfig, stylizing: StylizeConfig, photos: Tensor, picture: Path
 ) -> dict[str, float]:
     """Train one reference under one setting, write its picture, and measure it."""
     started = time.monotonic()
@@ -142,10 +145,11 @@ def _measure(
                 for part in photos.split(train.batch_size)
             ]
         )
-        own = style_distance(photos, reference.style, base)
-        figures = {
-            "style": (style_distance(results, reference.style, base) / own).mean().item(),
-            "structure": gradient_correlation(photos, results).mean().item(),
+        measured = judge.measure(photos, results, reference.style)
+        transfer = judge.measure(photos, color_transfer(photos, reference.style), reference.style)
+        figures = asdict(measured) | {
+            "transfer": transfer.style,
+            "least_edges": gradient_correlation(photos, results).min().item(),
             "ssim": structural_similarity(photos, results).mean().item(),
             "change": (photos - results).abs().mean().item(),
         }
@@ -182,14 +186,14 @@ def _done(out: Path) -> dict[str, dict[str, Any]]:
 def _table(rows: list[dict[str, Any]]) -> Table:
     table = Table("setting", "reference", *FIGURES)
     for row in rows:
-        table.add_row(row["setting"], row["reference"], *(f"{row[name]:.2f}" for name in FIGURES))
+        table.add_row(row["setting"], row["reference"], *(f"{row[name]:.3f}" for name in FIGURES))
     return table
 
 
 def _markdown(rows: list[dict[str, Any]]) -> str:
     lines = [f"| setting | reference | {' | '.join(FIGURES)} |", "|---" * (2 + len(FIGURES)) + "|"]
     lines += [
-        f"| {row['setting']} | {row['reference']} | {' | '.join(f'{row[name]:.2f}' for name in FIGURES)} |"
+        f"| {row['setting']} | {row['reference']} | {' | '.join(f'{row[name]:.3f}' for name in FIGURES)} |"
         for row in rows
     ]
     return "\n".join(lines) + "\n"

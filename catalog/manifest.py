@@ -59,12 +59,12 @@ class Manifest:
 
     def __init__(self, output: Storage, name: str = MANIFEST, schema: pa.Schema = SCHEMA) -> None:
         self.uri = output.delta_uri(name)
-        self._storage, self._name = output, name
+        self._storage, self.name = output, name
         self._schema = schema
 
     def table(self) -> DeltaTable | None:
         """The table, or None before the first row."""
-        return open_table(self._storage, self._name)
+        return open_table(self._storage, self.name)
 
     def batches(self, columns: Sequence[str] | None = None, predicate: str | None = None) -> Iterator[pa.RecordBatch]:
         """Rows that pass an SQL predicate, by batches; of ``columns``, those that the table has yet."""
@@ -73,7 +73,7 @@ class Manifest:
             return
         have = [column.name for column in table.schema().fields]
         chosen = [name for name in have if columns is None or name in columns]
-        with explained(self._storage, self._name, "read"):
+        with explained(self._storage, self.name, "read"):
             yield from read_table(table, chosen, predicate)
 
     def rows(self, columns: Sequence[str] | None = None, *, status: Status | None = None) -> list[dict[str, Any]]:
@@ -122,7 +122,7 @@ class Manifest:
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
         """Commit rows of pairs that had none, or one that failed (see :meth:`settle`)."""
         if rows:
-            with explained(self._storage, self._name, "write"):
+            with explained(self._storage, self.name, "write"):
                 self._write(rows, mode="append")
 
     def settle(self, hashes: Collection[str]) -> None:
@@ -144,7 +144,7 @@ class Manifest:
                 newest.pop(_pair(row), None)
         if len(newest) < len(failed):
             # Not a merge or delete: those leave string_view columns in the files, which pyarrow cannot filter.
-            with explained(self._storage, self._name, "write"):
+            with explained(self._storage, self.name, "write"):
                 self._overwrite(ours, list(newest.values()))
 
     @retry(
@@ -166,7 +166,7 @@ class Manifest:
         table = self.table()
         if table is None or len(table.file_uris()) < _SMALL_FILES:
             return
-        with explained(self._storage, self._name, "compact"), suppress(CommitFailedError):  # another run will compact
+        with explained(self._storage, self.name, "compact"), suppress(CommitFailedError):  # another run will compact
             table.optimize.compact()
             table.vacuum(retention_hours=int(timedelta(days=7).total_seconds() // 3600), dry_run=False)
 

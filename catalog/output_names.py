@@ -31,7 +31,8 @@ def variant_label(style_id: str, version: int, text: str | None = None) -> str:
 
 def picture_name(label: str, key: str, suffix: str = ".png") -> str:
     """Where the picture of one input in one variant stands below the output."""
-    return f"{_IMAGES}/{label}/{key}{suffix}"
+    *folders, last = key.split("/")
+    return "/".join([_IMAGES, label, *(_not_ending(folder, suffix) for folder in folders), f"{last}{suffix}"])
 
 
 def output_of(picture_uri: str) -> str | None:
@@ -47,9 +48,12 @@ def relative_key(name: str) -> str:
     hash.
     """
     *folders, last = name.split("/")
-    # A folder "a.png/" must not stand where the picture of "a" stands.
-    safe_folders = [f"{key[:-4]}%2E{key[-3:]}" if key.endswith(".png") else key for key in map(_segment, folders)]
-    return "/".join([*safe_folders, _segment(last)])
+    return "/".join([*(_not_ending(_segment(folder), ".png") for folder in folders), _segment(last)])
+
+
+def _not_ending(folder: str, suffix: str) -> str:
+    """A folder "a.png/" must not stand where the picture of "a" stands."""
+    return f"{folder.removesuffix(suffix)}%2E{suffix[1:]}" if folder.endswith(suffix) else folder
 
 
 def uri_key(uri: str) -> str:

@@ -208,7 +208,8 @@ def _photo_prior(
 
 def _clip(base: Base, rows: list[Row], images: np.ndarray, flags: BaseReportFlags, out: Storage) -> dict[str, float]:
     """Zero-shot and retrieval; without labels there is only the medium."""
-    return {f"CLIP/{name}": value for name, value in evaluate(base.clip, images, rows).items()}
+    view_size = min(base.image_size, base.clip.image_size)  # no larger than the pictures it will be shown
+    return {f"CLIP/{name}": value for name, value in evaluate(base.clip, images, rows, view_size).items()}
 
 
 def _distortions(

@@ -15,7 +15,11 @@ from catalog.schema import StyleVersion
 from catalog.store import StyleCatalog
 from cluster.commandline.cli import ExitCode, JobFlags, OutputUri, Uri, parse_flags, run_job
 from cluster.storage import Storage
-from jobs.shared.gallery import read_gallery
+from jobs.shared.gallery import Gallery, read_gallery
+from jobs.shared.measuring import measure
+from osasis.image import encode_image
+from osasis.metrics import load_judge
+from osasis.upsampling import Detail
 
 JOBS = Path(__file__).resolve().parent
 ROOT = next(folder for folder in (JOBS, JOBS.parent) if (folder / "samples").is_dir())
@@ -40,6 +44,8 @@ class DemoFlags(JobFlags):
         None, gt=0, description="Training iterations instead of the base's; fewer are quicker and show less style."
     )
     limit: int | None = Field(None, gt=0, description="Only the first N portraits.")
+    size: str = Field("original", description="Of the pictures, as stylize takes it; the portraits have 256 pixels.")
+    detail: Detail = Field("residual", description="How the base's pictures are enlarged, as stylize takes it.")
 
 
 def main() -> int:
@@ -53,7 +59,7 @@ def main() -> int:
     if flags.iterations:
         train += ["--train.iterations", str(flags.iterations)]
     stylize = ["stylize", "--storage", storage.uri, "--input", "samples/portraits", "--styles", "all"]
-    stylize += ["--output", output.uri]
+    stylize += ["--output", output.uri, "--size", flags.size, "--detail", flags.detail]
     if flags.limit:
         stylize += ["--limit", str(flags.limit)]
     if flags.dry_run:
@@ -66,9 +72,11 @@ def main() -> int:
     versions = StyleCatalog.open(storage).resolve("all")
     rows = Manifest(output).rows(["input_uri", "style_id", "version", "output_uri", "transform"], status="done")
     gallery = read_gallery(rows, versions)
-    storage.write_bytes("gallery.png", gallery.png(blocks=3 if len(versions) < 4 else 1))
+    sheet = gallery.sheet(blocks=3 if len(versions) < 4 else 1)
+    storage.write_bytes("gallery.png", encode_image(sheet))
     storage.write_bytes("gallery.html", gallery.html("OSASIS on Ray"))
     console.print(_table(versions, rows))
+    _print_measures(gallery)
     console.print(
         f"training {seconds['train']:.0f} s, stylizing {seconds['stylize']:.0f} s, "
         f"{time.monotonic() - started:.0f} s in all"
@@ -108,6 +116,20 @@ def _table(versions: list[StyleVersion], rows: list[dict[str, str]]) -> Table:
 def command() -> None:
     """The job as a console script."""
     run_job(main)
+
+
+def _print_measures(gallery: Gallery) -> None:
+    """The judge's figures, where its network is installed."""
+    try:
+        judge = load_judge()
+    except ImportError as error:
+        console.print(f"not measured: {error}", markup=False)
+        return
+    table = Table("", "style distance", "structure distance", "edges", title="Measured (photographs: 1.00, 0, 1)")
+    for m in measure(gallery, judge):
+        for name, figures in ((str(m.style), m.ours), ("  colour transfer to its reference", m.color_transfer)):
+            table.add_row(name, f"{figures.style:.2f}", f"{figures.structure:.3f}", f"{figures.edges:.2f}")
+    console.print(table)
 
 
 if __name__ == "__main__":

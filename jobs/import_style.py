@@ -5,7 +5,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar
 
-import torch
 from PIL import Image
 from pydantic import Field
 from rich.console import Console
@@ -23,7 +22,8 @@ from jobs.shared.previews import make_preview
 from osasis.base import Base, clip_fingerprint
 from osasis.checkpoint import FORMAT, load_style
 from osasis.errors import OsasisError
-from osasis.image import FitMode, decode_image, encode_png, fit, to_image, to_tensor
+from osasis.full_size import texture_of, whole_reference
+from osasis.image import FitMode, decode_image, encode_png, fit, to_tensor
 from osasis.importers.style import OfficialStyle, read_style, style_file
 from osasis.precision import choose_device
 
@@ -71,7 +71,8 @@ class ImportStyleFlags(EntryFlags, SourceFlags):
 def main() -> int:
     flags = parse_flags(ImportStyleFlags)
     storage = Storage.open(flags.storage)
-    base, official, reference, image_sha256, checkpoint_sha256 = _read(flags)
+    base, official, picture, image_sha256, checkpoint_sha256 = _read(flags)
+    reference = to_tensor(fit(picture, base.image_size, flags.fit)[0])[None].to(base.device)
     identity = f"{base.fingerprint} {checkpoint_sha256} {image_sha256} {flags.fit}"
     key = hashlib.sha256(identity.encode()).hexdigest()[:12]
     folder = StyleFolder.of(storage, flags.id, key)
@@ -85,10 +86,11 @@ def main() -> int:
         console.print(f"{known} is in the catalog already; nothing to do.")
         return ExitCode.DONE
     with run_record(storage, job="import_style", config=flags) as record:
-        data = style_file(official, base, reference, flags.id)
-        uris = {"reference_uri": folder.write(REFERENCE, encode_png(to_image(reference[0].cpu())))}
+        data = style_file(official, base, reference, flags.id, texture_of(picture, base.image_size, flags.fit))
+        whole = whole_reference(picture, base.image_size, flags.fit)
+        uris = {"reference_uri": folder.write(REFERENCE, encode_png(whole))}
         if flags.photo:
-            photo = _square(Storage.open(flags.photo).read_bytes(), base.image_size, flags.fit)
+            photo = fit(decode_image(Storage.open(flags.photo).read_bytes()), base.image_size, flags.fit)[0]
             uris["photo_uri"] = folder.write(PHOTO, encode_png(photo))
         uris["checkpoint_uri"] = folder.write(CHECKPOINT, data)
         if flags.preview:
@@ -125,8 +127,8 @@ def main() -> int:
     return ExitCode.DONE
 
 
-def _read(flags: ImportStyleFlags) -> tuple[Base, OfficialStyle, torch.Tensor, str, str]:
-    """(base, style, reference [1, 3, S, S], its sha256, the checkpoint's sha256).
+def _read(flags: ImportStyleFlags) -> tuple[Base, OfficialStyle, Image.Image, str, str]:
+    """(base, style, reference, its sha256, the checkpoint's sha256).
 
     Raises:
         ConfigError: one of the files is missing or cannot be imported.
@@ -138,7 +140,7 @@ def _read(flags: ImportStyleFlags) -> tuple[Base, OfficialStyle, torch.Tensor, s
         base = open_base(locate_base(flags.base), str(device))
         flag = "--image"
         image = Storage.open(flags.image).read_bytes()
-        reference = to_tensor(_square(image, base.image_size, flags.fit))[None].to(device)
+        picture = decode_image(image)
         if flags.photo:
             flag = "--photo"
             decode_image(Storage.open(flags.photo).read_bytes())
@@ -148,11 +150,7 @@ def _read(flags: ImportStyleFlags) -> tuple[Base, OfficialStyle, torch.Tensor, s
     except (StorageError, OsasisError, ValueError) as error:
         raise ConfigError(Problem(flag, str(error))) from None
     digests = hashlib.sha256(image).hexdigest(), Storage.open(path).sha256()
-    return base, official, reference, *digests
-
-
-def _square(data: bytes, size: int, mode: FitMode) -> Image.Image:
-    return fit(decode_image(data), size, mode)[0]
+    return base, official, picture, *digests
 
 
 def command() -> None:

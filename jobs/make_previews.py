@@ -33,6 +33,7 @@ from jobs.shared.bases import describe_base, open_base
 from jobs.shared.previews import make_preview
 from osasis.base import bundled_bases, fingerprint
 from osasis.checkpoint import load_style
+from osasis.full_size import Size
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -59,20 +60,26 @@ class MakePreviewsFlags(SelectionFlags, WorkersFlags):
         "--storage s3://bucket/styles --styles tag:print --base s3://bucket/bases/faces64 --gpus-per-worker 0.5",
     )
 
+    size: Size = Field(
+        "original",
+        description="Of each picture: original, the portraits' 256 pixels; base, the base's; or a number of pixels.",
+    )
+
 
 @ray.remote(max_restarts=2, max_task_retries=2)
 class PreviewMaker:
     """Holds one base."""
 
-    def __init__(self, base_location: str, device: str, threads: int) -> None:
+    def __init__(self, base_location: str, device: str, threads: int, size: Size) -> None:
         torch.set_num_threads(threads)
+        self._size = size
         self._base = open_base(base_location, device)
 
     def make(self, style: StyleVersion, target: Storage) -> str | None:
         """Writes the preview to ``target``; the error's text where that fails."""
         try:
             loaded = load_style(fetch(style.checkpoint_uri, sha256=style.checkpoint_sha256), self._base)
-            target.write_bytes("", make_preview(loaded, self._base).png())
+            target.write_bytes("", make_preview(loaded, self._base).png(self._size))
         except Exception as error:  # one style's failure is a line of the result, not the end of the others
             return f"{type(error).__name__}: {error}"
         return None
@@ -116,7 +123,7 @@ def _make(
     with connect(shared=[catalog.storage]), record.timed("previews"):
         count = min(flags.workers or len(todo), capacity(resources), len(todo))
         makers = [
-            PreviewMaker.options(**resources.ray_options()).remote(location, flags.device, flags.threads)  # type: ignore[attr-defined]
+            PreviewMaker.options(**resources.ray_options()).remote(location, flags.device, flags.threads, flags.size)  # type: ignore[attr-defined]
             for _ in range(count)
         ]
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,14 +15,16 @@ from catalog.manifest import Manifest
 from catalog.output_names import NO_STYLE
 from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, Uri, parse_flags, run_job
 from cluster.commandline.problems import Problems
+from cluster.runtime.lease import LeaseHeld, LeaseLost
 from cluster.runtime.run_record import run_record
 from cluster.storage import Storage
 from jobs.shared.bases import DEFAULT_BASE, describe_base
 from jobs.streaming.command import occupied
 from jobs.streaming.decoding import Decode
+from jobs.streaming.exclusive import exclusive
 from jobs.streaming.failures import RunStopped
 from jobs.streaming.flags import StreamFlags
-from jobs.streaming.listing import Source, open_source
+from jobs.streaming.listing import Source, in_words, open_source
 from jobs.streaming.planning import Plan, Tally
 from jobs.streaming.ranking import DENSITY_SCHEMA, Ranker, RankerTask
 from jobs.streaming.recording import Record
@@ -102,7 +105,7 @@ def resolve(flags: RankFlags) -> RankJob:
     return job
 
 
-def stages(job: RankJob, run_id: str) -> Stages:
+def stages(job: RankJob, run_id: str, before_commit: Callable[[], None] = lambda: None) -> Stages:
     """What happens to a picture, in order."""
     flags = job.flags
     return Stages(
@@ -111,7 +114,14 @@ def stages(job: RankJob, run_id: str) -> Stages:
         decode=Decode(job.source, job.base.image_size, flags.fit, flags.max_pixels),
         task=RankerTask(variants=(job.variant,), encode=flags.encode(job.base_location), config=flags.config()),
         worker=Ranker,
-        record=Record(job.table, [job.variant], run_id=run_id, seed=flags.seed, retrying=flags.retry_failed),
+        record=Record(
+            job.table,
+            [job.variant],
+            run_id=run_id,
+            seed=flags.seed,
+            retrying=flags.retry_failed,
+            before_commit=before_commit,
+        ),
     )
 
 
@@ -146,19 +156,22 @@ def main() -> ExitCode:
     with run_record(job.output, job="rank_density", config=flags) as record:
         tally = Tally()
         try:
-            with record.timed("rank"):
-                run(stages(job, record.run_id), flags, tally)
-            write_lists(job)
+            with exclusive(job.output, job.table, [job.variant], record, flags.if_busy) as held:
+                with record.timed("rank"):
+                    run(stages(job, record.run_id, held.check), flags, tally)
+                write_lists(job)
         finally:
             record.counts.update(tally.counts())
     done, rejected, failed = (record.counts[status] for status in ("done", "rejected", "failed"))
     console.print(f"{done} measured, {rejected} rejected, {failed} failed of {tally.inputs} inputs")
+    if tally.passed_over:
+        console.print(f"passed over: {in_words(tally.passed_over)}", markup=False)
     return record.exit_code
 
 
 def command() -> None:
     """The job as a console script."""
-    run_job(main, expected=(RunStopped,))
+    run_job(main, expected=(RunStopped, LeaseHeld, LeaseLost))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Stylizes photographs: streams them from storage through encode and every selected style, and back to storage."""
 
 import time
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.markup import escape
@@ -9,10 +10,13 @@ from rich.table import Table
 from catalog.manifest import Manifest
 from catalog.store import UnknownStyle
 from cluster.commandline.cli import ExitCode, parse_flags, run_job
+from cluster.runtime.lease import LeaseHeld, LeaseLost
 from cluster.runtime.run_record import run_record
 from jobs.streaming.command import StylizeFlags, StylizeJob, resolve
 from jobs.streaming.decoding import Decode
+from jobs.streaming.exclusive import exclusive
 from jobs.streaming.failures import RunStopped
+from jobs.streaming.listing import in_words
 from jobs.streaming.planning import Plan, Tally
 from jobs.streaming.recording import Record
 from jobs.streaming.run import Stages, run
@@ -20,7 +24,7 @@ from jobs.streaming.stylizing import Stylize, Stylizer, StylizerTask
 from jobs.streaming.writing import Write
 
 
-def stages(job: StylizeJob, run_id: str) -> Stages:
+def stages(job: StylizeJob, run_id: str, before_commit: Callable[[], None] = lambda: None) -> Stages:
     """What happens to a photograph, in order; each stage says in its file what it takes, gives and needs."""
     flags, manifest = job.flags, Manifest(job.output)
     return Stages(
@@ -31,10 +35,17 @@ def stages(job: StylizeJob, run_id: str) -> Stages:
             variants=job.variants,
             encode=flags.encode(job.base_location, flags.precision),
             stylize=Stylize(flags.config(), flags.text_config()),
-            write=Write(job.output),
+            write=Write(job.output, job.source, flags.max_pixels, flags.output_config()),
         ),
         worker=Stylizer,
-        record=Record(manifest, job.variants, run_id=run_id, seed=flags.seed, retrying=flags.retry_failed),
+        record=Record(
+            manifest,
+            job.variants,
+            run_id=run_id,
+            seed=flags.seed,
+            retrying=flags.retry_failed,
+            before_commit=before_commit,
+        ),
     )
 
 
@@ -49,6 +60,7 @@ def describe(job: StylizeJob) -> Table:
         "fit": flags.fit,
         "method": ", ".join(f"{name}={value}" for name, value in flags.config()),
         "text method": ", ".join(f"{name}={value}" for name, value in flags.text_config()) if flags.text else "",
+        "pictures": ", ".join(f"{name}={value}" for name, value in flags.output_config().described().items()),
         "output": f"{job.output.uri}/images, {job.output.uri}/manifest",
         "parameters": ", ".join(dict.fromkeys(variant.params_hash for variant in job.variants)),
         "warnings": "; ".join(job.warnings),
@@ -70,8 +82,11 @@ def main() -> ExitCode:
     with run_record(job.records, job="stylize", config=flags) as record:
         tally = Tally()
         try:
-            with record.timed("stylize"):
-                run(stages(job, record.run_id), flags, tally)
+            with (
+                exclusive(job.output, Manifest(job.output), job.variants, record, flags.if_busy) as held,
+                record.timed("stylize"),
+            ):
+                run(stages(job, record.run_id, held.check), flags, tally)
         finally:
             record.counts.update(tally.counts())
     new = tally.now.total()
@@ -81,6 +96,8 @@ def main() -> ExitCode:
         + (f"{new} of them now, in {time.monotonic() - start:.0f} s" if new else "everything was already decided"),
         highlight=False,
     )
+    if tally.passed_over:
+        console.print(f"passed over: {in_words(tally.passed_over)}", highlight=False, markup=False)
     if record.exit_code == ExitCode.RECORDED_FAILURES:
         console.print(f"reasons: columns error_type and error of {job.output.uri}/manifest", highlight=False)
     return record.exit_code
@@ -88,7 +105,7 @@ def main() -> ExitCode:
 
 def command() -> None:
     """The job as a console script."""
-    run_job(main, expected=(UnknownStyle, RunStopped))
+    run_job(main, expected=(UnknownStyle, RunStopped, LeaseHeld, LeaseLost))
 
 
 if __name__ == "__main__":

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Final, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from osasis.base import Base
 from osasis.errors import BaseMismatch, CheckpointError
+from osasis.full_size import Texture
 from osasis.networks.spn import PlainSPN, TimeSPN
 from osasis.networks.unet import UNet
 from osasis.settings import Preset, TrainConfig
@@ -32,6 +33,8 @@ class StyleHeader(BaseModel):
     base_fingerprint: str
     preset: Preset
     config: TrainConfig
+    texture: Texture = Field((), exclude_if=lambda texture: not texture)
+    """The reference's, for enlarged pictures; styles of before have none."""
 
 
 @dataclass(frozen=True)

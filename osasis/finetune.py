@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from osasis import losses
@@ -19,16 +20,24 @@ from osasis.base import Base
 from osasis.content import Content, encode_content
 from osasis.diffusion import Schedule, ddim_move, predict_x0
 from osasis.errors import NotFinite
+from osasis.networks.clip import ClipEncoder
 from osasis.networks.layers import zeroed
-from osasis.networks.perceptual import PerceptualDistance
+from osasis.networks.perceptual import ClipPerceptual, PerceptualDistance
 from osasis.networks.spn import PlainSPN, TimeSPN
 from osasis.networks.unet import UNet
 from osasis.precision import computing
-from osasis.seeding import stable_seed
+from osasis.seeding import generator, stable_seed
 from osasis.settings import TrainConfig
 
 EncodeImage = Callable[[Tensor], Tensor]
 """A CLIP image tower: [B, 3, S, S] in [-1, 1] → [B, E]."""
+
+Maps = list[Tensor]
+"""Feature maps [B, C, h, w] of some images, from fine to coarse."""
+
+_COLOR_DIRECTIONS = 16
+_DEEP = -2
+"""Self-similarity is held on the two coarsest maps: finer ones would hold the photograph's texture."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +63,33 @@ def make_reference(base: Base, style: Tensor, photo: Tensor, config: TrainConfig
 
 
 @dataclass(frozen=True)
-class _Targets:
-    """CLIP embeddings of one iteration that do not change while it runs, for one CLIP model. [B, E] or [1, E]."""
+class StatisticsEmbedding:
+    """The statistics that a CLIP's image tower projects, as an :data:`EncodeImage`."""
+
+    clip: ClipEncoder
+    unit: bool
+
+    def __call__(self, images: Tensor, maps: Maps | None = None) -> Tensor:
+        return self.clip.statistics(images, maps, unit=self.unit)
+
+
+@dataclass(frozen=True)
+class _Embeddings:
+    """What does not change while an iteration runs, for one CLIP model. [B, E] or [1, E]."""
 
     content: Tensor
     photo: Tensor
     style: Tensor
+
+
+@dataclass(frozen=True)
+class _Targets:
+    """What the stylized contents of one iteration are compared with."""
+
+    photos: Tensor
+    maps: list[Maps]
+    """Each perceptual network's, of the photographs; empty: no term asks for them."""
+    embedded: list[_Embeddings]
 
 
 class Finetuner:
@@ -68,7 +98,8 @@ class Finetuner:
     Args:
         eps_b: the UNet to finetune; usually a copy of the base's.
         clips: image towers, one or several; their losses are averaged.
-        perceptuals: distances for the reconstruction, averaged; needed where its weight is not 0.
+        perceptuals: distances for the reconstruction, and the networks of the terms on feature maps, averaged; needed
+            where the weight of one of them is not 0.
     """
 
     def __init__(
@@ -79,8 +110,8 @@ class Finetuner:
         clips: Sequence[EncodeImage],
         perceptuals: Sequence[PerceptualDistance] = (),
     ) -> None:
-        if config.weights.recon_perceptual and not perceptuals:
-            raise ValueError("recon_perceptual is not 0, and there is no perceptual distance")
+        if config.weights.perceptual_terms and not perceptuals:
+            raise ValueError(f"{config.weights.perceptual_terms[0]} is not 0, and there is no perceptual distance")
         self.config = config
         self.reference = reference
         self.clips = clips
@@ -102,14 +133,22 @@ class Finetuner:
         self.schedule = Schedule.ddim(config.decode_steps, eps_b.config.beta_end)
         self.next_iteration = 0
         with torch.no_grad():
+            self._style_maps = self._maps(reference.style)
             self._reference_embeddings = [(clip(reference.photo), clip(reference.style)) for clip in clips]
+        directions = torch.randn(_COLOR_DIRECTIONS, 3, generator=generator(config.seed, "colors"))
+        self._color_directions = F.normalize(directions, dim=1).to(self.device, reference.style.dtype)
 
     @classmethod
     def from_base(cls, base: Base, reference: Reference, config: TrainConfig) -> "Finetuner":
         """A new style on ``base``, with the base's CLIPs and perceptual distances."""
-        perceptuals = base.perceptuals(config.perceptuals) if config.weights.recon_perceptual else []
+        perceptuals = base.perceptuals(config.perceptuals) if config.weights.perceptual_terms else []
         unit = config.clip_embeddings == "unit"
-        clips = [partial(clip.encode_image, feed=config.clip_input, unit=unit) for clip in base.clips(config.clips)]
+        clips: list[EncodeImage] = [
+            StatisticsEmbedding(clip, unit)
+            if config.clip_image == "statistics"
+            else partial(clip.encode_image, feed=config.clip_input, unit=unit)
+            for clip in (base.clips(config.clips) if config.weights.clip_terms else ())
+        ]
         return cls(copy.deepcopy(base.diffae.unet), reference, config, clips, perceptuals)
 
     def iteration(self, content: Content) -> list[dict[str, float]]:
@@ -130,29 +169,38 @@ class Finetuner:
         self.next_iteration += 1
         return steps
 
-    def update(
-        self, x_t: Tensor, i: int, content: Content, targets: Sequence[_Targets]
-    ) -> tuple[Tensor, dict[str, float]]:
+    def update(self, x_t: Tensor, i: int, content: Content, targets: _Targets) -> tuple[Tensor, dict[str, float]]:
         """One optimizer step at respaced step ``i``. ``x_t`` [B+1, 3, S, S] → (x_{t-1}, detached; loss terms)."""
         alpha_bar = self.schedule.alpha_bar_at(i)
         x0, x_in = self.predict(x_t, i, content)
         terms = self.terms(x0[:-1], x0[-1:], targets)
-        weights = self.config.weights.model_dump()
-        total = sum((weights[name] * value for name, value in terms.items()), torch.zeros((), device=self.device))
+        weighted = (getattr(self.config.weights, name) * value for name, value in terms.items())
+        total = sum(weighted, torch.zeros((), device=self.device))
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()  # type: ignore[no-untyped-call]
         numbers = {name: value.item() for name, value in terms.items()} | {"total": total.item()}
         if not math.isfinite(numbers["total"]):
             raise NotFinite(f"iteration {self.next_iteration}, step {i}: {numbers}")
+        self._set_rates(i)
         self.optimizer.step()
         return ddim_move(x_in, x0, alpha_bar, self.schedule.alpha_bar_at(i - 1)).detach(), numbers
+
+    def _set_rates(self, i: int) -> None:
+        """Rates of the update at respaced step ``i``: constant, then falling linearly over the last ``rate_decay``."""
+        c, indices = self.config, self._decode_indices()
+        done = (self.next_iteration + indices.index(i) / len(indices)) / c.iterations
+        factor = min(1.0, (1 - done) / c.rate_decay) if c.rate_decay else 1.0
+        for group, rate in zip(self.optimizer.param_groups, (c.learning_rate, c.spn_learning_rate), strict=True):
+            group["lr"] = factor * rate
 
     def predict(self, x_t: Tensor, i: int, content: Content) -> tuple[Tensor, Tensor]:
         """Predicted x0 of both branches and the x_t it was predicted from, with the SPN added (Eq. 13)."""
         c = self.config
         batch = len(x_t)
         step = torch.full((batch,), i, dtype=torch.long, device=self.device)
-        structure = self.spn(torch.cat([content.photos, self.reference.photo]), step)
+        photos = torch.cat([content.photos, self.reference.photo]).contiguous(memory_format=torch.channels_last)
+        with computing(c.precision, self.device):
+            structure = self.spn(photos, step).to(x_t.dtype)
         weight = torch.full((batch, 1, 1, 1), c.lambda_spn, device=self.device, dtype=x_t.dtype)
         if c.spn_style == "one":
             weight[-1] = 1.0
@@ -162,13 +210,49 @@ class Finetuner:
             eps = self.unet(x_in, self.schedule.t(i, batch, self.device), torch.cat([content.z_in, z_last]))
         return predict_x0(x_in, eps.to(x_in.dtype), self.schedule.alpha_bar_at(i), c.clamp), x_in
 
-    def terms(self, content_x0: Tensor, style_x0: Tensor, targets: Sequence[_Targets]) -> dict[str, Tensor]:
+    def terms(self, content_x0: Tensor, style_x0: Tensor, targets: _Targets) -> dict[str, Tensor]:
         """Every loss term with a weight, unweighted (Eq. 12, 14). ``content_x0`` [B, …], ``style_x0`` [1, …]."""
+        weights = self.config.weights
+        both = torch.cat([content_x0, style_x0])
+        maps = self._maps(both)
+        terms = self._clip_terms(both, maps, targets.embedded)
+        terms |= self._perceptual_terms(both, maps, targets.maps)
+        if weights.recon_l1:
+            terms["recon_l1"] = (style_x0 - self.reference.style).abs().mean()
+        if weights.style_colors:
+            terms["style_colors"] = losses.colors(content_x0, self.reference.style, self._color_directions)
+        if weights.edges:
+            terms["edges"] = losses.edges(content_x0, targets.photos)
+        return terms
+
+    def _perceptual_terms(self, both: Tensor, maps: list[Maps], content: list[Maps]) -> dict[str, Tensor]:
+        """The terms on feature maps, means over all perceptual networks. ``both``: as for :meth:`_clip_terms`."""
+        weights = self.config.weights
+        content_x0, style_x0 = both[:-1], both[-1:]
+        terms: dict[str, list[Tensor]] = {}
+        for i, distance in enumerate(self.perceptuals):
+            if weights.recon_perceptual:
+                if maps and isinstance(distance, ClipPerceptual):
+                    far = distance.between([m[-1:] for m in maps[i]], self._style_maps[i])
+                else:
+                    far = distance(style_x0, self.reference.style)
+                terms.setdefault("recon_perceptual", []).append(far.mean())
+            stylized = [m[:-1] for m in maps[i]] if maps else []
+            if weights.style_moments:
+                far = losses.moments([content_x0, *stylized], [self.reference.style, *self._style_maps[i]])
+                terms.setdefault("style_moments", []).append(far)
+            if weights.self_similarity:
+                held = losses.self_similarity(stylized[_DEEP:], content[i][_DEEP:])
+                terms.setdefault("self_similarity", []).append(held)
+        return {name: torch.stack(values).mean() for name, values in terms.items()}
+
+    def _clip_terms(self, both: Tensor, maps: list[Maps], targets: Sequence[_Embeddings]) -> dict[str, Tensor]:
+        """CLIP's terms, means over all CLIPs. ``both`` [B+1, …]: stylized contents, then the rebuilt reference."""
         weights = self.config.weights
         reconstruct = losses.clip_cosine if self.config.clip_reconstruction == "cosine" else losses.clip_l1
         terms: dict[str, list[Tensor]] = {}
         for clip, known in zip(self.clips, targets, strict=True):
-            stylized, rebuilt = clip(torch.cat([content_x0, style_x0])).split([len(content_x0), 1])
+            stylized, rebuilt = self._embedded(clip, both, maps).split([len(both) - 1, 1])
             if weights.cross_domain:
                 loss = losses.directional(known.photo, known.style, known.content, stylized)
                 terms.setdefault("cross_domain", []).append(loss)
@@ -177,20 +261,31 @@ class Finetuner:
                 terms.setdefault("in_domain", []).append(loss)
             if weights.recon_clip:
                 terms.setdefault("recon_clip", []).append(reconstruct(rebuilt, known.style))
-        if weights.recon_l1:
-            terms["recon_l1"] = [(style_x0 - self.reference.style).abs().mean()]
-        if weights.recon_perceptual:
-            terms["recon_perceptual"] = [
-                distance(style_x0, self.reference.style).mean() for distance in self.perceptuals
-            ]
         return {name: torch.stack(values).mean() for name, values in terms.items()}
 
+    def _embedded(self, clip: EncodeImage, images: Tensor, maps: list[Maps]) -> Tensor:
+        """``clip(images)``; its statistics from a perceptual network's maps, where that is the same network."""
+        if isinstance(clip, StatisticsEmbedding):
+            for distance, known in zip(self.perceptuals, maps, strict=False):
+                if isinstance(distance, ClipPerceptual) and distance.clip is clip.clip:
+                    return clip(images, known)
+        return clip(images)
+
+    def _maps(self, images: Tensor) -> list[Maps]:
+        """Each perceptual network's, where a term beyond the reconstruction is on them; else empty."""
+        weights = self.config.weights
+        if not (weights.style_moments or weights.self_similarity):
+            return []
+        return [distance.features(images) for distance in self.perceptuals]
+
     @torch.no_grad()
-    def _targets(self, content: Content) -> list[_Targets]:
-        return [
-            _Targets(clip(content.photos), *embedded)
-            for clip, embedded in zip(self.clips, self._reference_embeddings, strict=True)
+    def _targets(self, content: Content) -> _Targets:
+        maps = self._maps(content.photos)
+        embedded = [
+            _Embeddings(self._embedded(clip, content.photos, maps), *known)
+            for clip, known in zip(self.clips, self._reference_embeddings, strict=True)
         ]
+        return _Targets(content.photos, maps, embedded)
 
     def _decode_indices(self) -> list[int]:
         return decode_indices(self.schedule, self.config.t0_ratio, matched=self.config.matched_t0)

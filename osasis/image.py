@@ -3,23 +3,23 @@
 Images are PIL RGB in sRGB, 8 bits a channel; tensors are [3, S, S] float32 in [-1, 1].
 """
 
-import io
 from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from osasis.errors import NotFinite
 from osasis.imaging.decode import DECODER, FORMATS, MAX_PIXELS, PIXELS_CEILING, decode_image
 from osasis.imaging.decode import opened_rgb as upright_rgb
+from osasis.imaging.encode import encode_image
 
 __all__ = [
-    "DECODER", "FORMATS", "MAX_PIXELS", "PIXELS_CEILING", "FitMode", "FitTransform", "decode_image", "encode_png",
-    "fit", "from_levels", "pixels_to_tensor", "to_image", "to_levels", "to_tensor", "unfit", "upright_rgb",
+    "DECODER", "FORMATS", "MAX_PIXELS", "PIXELS_CEILING", "FitMode", "FitTransform", "decode_image", "encode_image",
+    "encode_png", "fit", "from_levels", "pixels_to_tensor", "to_image", "to_levels", "to_tensor", "unfit",
+    "upright_rgb",
 ]  # fmt: skip
 
 FitMode = Literal["crop", "pad", "squash"]
@@ -115,7 +115,4 @@ def to_image(tensor: Tensor) -> Image.Image:
 
 def encode_png(image: Image.Image) -> bytes:
     """PNG bytes, tagged as sRGB; equal pixels give equal bytes."""
-    buffer, srgb = io.BytesIO(), PngInfo()
-    srgb.add(b"sRGB", b"\0")  # perceptual intent
-    Image.fromarray(np.asarray(image)).save(buffer, "PNG", compress_level=6, pnginfo=srgb)  # a copy, free of metadata
-    return buffer.getvalue()
+    return encode_image(image)

@@ -13,11 +13,13 @@ from torch import Tensor
 from osasis.base import Base, base_location, bundled_bases, load_base
 from osasis.checkpoint import Style, dump_style, load_style, style_on
 from osasis.errors import BaseError, CheckpointError
+from osasis.full_size import Size, full_size, scaled, texture_of
 from osasis.image import FitMode, FitTransform, fit, to_image, to_tensor, unfit, upright_rgb
 from osasis.method import Progress, effective, pictures_of
-from osasis.settings import Preset, StylizeConfig, TextConfig, train_config
+from osasis.settings import OutputConfig, Preset, StylizeConfig, TextConfig, train_config
 from osasis.strength import NO_STYLE, at_strength, no_style
 from osasis.style_training import StyleTraining
+from osasis.upsampling import Detail
 
 Framing = Literal["square", "original"]
 
@@ -97,6 +99,8 @@ class StylePipeline:
         text: str | None = None,
         fit: FitMode = "crop",
         framing: Framing = "square",
+        size: Size = "base",
+        detail: Detail | None = None,
         batch_size: int = 8,
         seed: int = 0,
         generator: torch.Generator | None = None,
@@ -110,6 +114,8 @@ class StylePipeline:
             fit: how a square is cut: "crop" or "pad".
             framing: "square": the base's size; "original": scaled back to the region it was cut from, with "pad" the
                 whole picture in its own size.
+            size, detail: "original": the whole picture in its own size, the square laid back on it; a number: the same
+                with a longer side of at most so many pixels. For both see OutputConfig.
             seed, generator: of what is drawn. DDIM draws nothing, so that equal pictures give equal results.
             callback: called with progress.
             settings: any field of StylizeConfig or TextConfig, such as ``lambda_spn=0.1`` or ``text_strength=2``.
@@ -122,16 +128,24 @@ class StylePipeline:
         listed = [images] if isinstance(images, Image.Image) else list(images)
         if not all(isinstance(image, Image.Image) for image in listed):
             raise TypeError("give a PIL image or a list of them")
+        output = OutputConfig(size=size) if detail is None else OutputConfig(size=size, detail=detail)
+        if size != "base" and framing == "original":
+            raise ValueError("framing and size say the same thing: give one of them")
         config, text_config = _configs(settings, generator.initial_seed() if generator else seed)
         if not listed:
             return []
         squares, transforms = _squares(listed, self.base.image_size, fit)
         results: list[Image.Image] = []
         for batch in squares.split(batch_size):
-            pictures = self._pictures(batch.to(self.base.device), text, config, text_config, callback)
-            results += [to_image(picture) for picture in pictures]
-        if framing == "original":
-            results = [unfit(result, transform) for result, transform in zip(results, transforms, strict=True)]
+            pictures = self._pictures(batch.to(self.base.device), text, config, text_config, callback).cpu()
+            for square, picture in zip(batch, pictures, strict=True):
+                image, cut = listed[len(results)], transforms[len(results)]
+                if size != "base":
+                    photo = scaled(upright_rgb(image), size)
+                    result = full_size(photo, square, picture, cut, output.detail, self.style.header.texture)
+                else:
+                    result = to_image(picture)
+                results.append(unfit(result, cut) if framing == "original" else result)
         return results[0] if isinstance(images, Image.Image) else results
 
     def _pictures(
@@ -180,7 +194,8 @@ def train_style(
     config = train_config(preset, loaded.spec.train_defaults, train)
     square, _ = _squares([image], loaded.image_size, config.fit)
     counterpart = None if photo is None else _squares([photo], loaded.image_size, config.fit)[0]
-    training = StyleTraining(loaded, square, config, photo=counterpart)
+    texture = texture_of(upright_rgb(image), loaded.image_size, config.fit)
+    training = StyleTraining(loaded, square, config, photo=counterpart, texture=texture)
     for losses in training.run():
         if callback:
             callback(training.iterations_done, config.iterations, losses)

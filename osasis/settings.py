@@ -9,10 +9,13 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from osasis.diffusion import ddim_timesteps
+from osasis.full_size import Size
 from osasis.image import FitMode
+from osasis.imaging.encode import QUALITY, FileFormat
 from osasis.networks.clip import ClipConfig, words
 from osasis.networks.layers import absent
 from osasis.precision import current_precision
+from osasis.upsampling import Detail
 
 Preset = Literal["official", "paper"]
 
@@ -35,6 +38,11 @@ def _respaced(steps: int) -> int:
     return steps
 
 
+def _unused(weight: float) -> bool:
+    """Left out where it is written: styles trained before a term could be chosen keep their identity."""
+    return weight == 0
+
+
 DdimSteps = Annotated[int, Field(gt=0), AfterValidator(_respaced)]
 """A number of DDIM steps that T can be respaced to."""
 
@@ -47,6 +55,29 @@ class LossWeights(_Settings):
     recon_clip: float = Field(30.0, ge=0, description="CLIP reconstruction of the reference.")
     recon_l1: float = Field(10.0, ge=0, description="L1 reconstruction of the reference.")
     recon_perceptual: float = Field(10.0, ge=0, description="LPIPS reconstruction of the reference.")
+    # Neither the paper's nor the release's: 0 in both presets.
+    style_moments: float = Field(
+        0.0, ge=0, exclude_if=_unused, description="Moments of the stylized contents' pixels and features against its."
+    )
+    style_colors: float = Field(
+        0.0, ge=0, exclude_if=_unused, description="Distribution of the stylized contents' colours against its."
+    )
+    self_similarity: float = Field(
+        0.0, ge=0, exclude_if=_unused, description="Self-similarity of features, each content against its stylization."
+    )
+    edges: float = Field(
+        0.0, ge=0, exclude_if=_unused, description="Luminance gradients, each content against its stylization."
+    )
+
+    @property
+    def perceptual_terms(self) -> list[str]:
+        """Terms in use that the perceptual network computes."""
+        return [name for name in ("recon_perceptual", "style_moments", "self_similarity") if getattr(self, name)]
+
+    @property
+    def clip_terms(self) -> list[str]:
+        """Terms in use that CLIP computes."""
+        return [name for name in ("cross_domain", "in_domain", "recon_clip") if getattr(self, name)]
 
 
 class StylePhotoConfig(_Settings):
@@ -78,6 +109,9 @@ class TrainConfig(_Settings):
     batch_size: int = Field(8, gt=0, description="Content photographs per iteration.")
     learning_rate: float = Field(5e-6, gt=0, description="Adam rate of eps_B.")
     spn_learning_rate: float = Field(1e-4, gt=0, description="Adam rate of the SPN.")
+    rate_decay: float = Field(
+        0.0, ge=0, le=1, exclude_if=_unused, description="Last part of the updates, over which both rates fall to 0."
+    )
     t0_ratio: float = Field(0.5, gt=0, lt=1, description="Depth of the structural code, as a part of T.")
     encode_steps: DdimSteps = Field(50, description="Forward DDIM steps over all of T.")
     decode_steps: DdimSteps = Field(20, description="Reverse DDIM steps over all of T; one update at each after t0.")
@@ -102,10 +136,21 @@ class TrainConfig(_Settings):
     clip_embeddings: Literal["raw", "unit"] = Field(
         "raw", description="Directions are between embeddings as CLIP gives them, or scaled to unit length."
     )
+    clip_image: Literal["joint", "statistics"] = Field(
+        "joint",
+        exclude_if=lambda said: said == "joint",  # styles trained before it could be chosen keep their identity
+        description="Which embedding of a picture CLIP's losses see: the one it shares with text, or the statistics"
+        " that it is projected from (networks/statistics.py).",
+    )
     spn: Literal["time", "plain"] = Field("time", description="SPN sees the respaced step's index, or no time.")
     spn_style: Literal["one", "lambda"] = Field("one", description="Weight of the SPN on the style branch.")
     spn_init: Literal["random", "zero"] = Field(
         "random", description="The SPN's last layer at the start; zero: finetuning begins at the base exactly."
+    )
+    spn_steps: Literal["each", "spread"] = Field(
+        "each",
+        exclude_if=lambda said: said == "each",  # styles trained before it could be chosen keep their identity
+        description="What stylizing in more steps than training adds of the SPN: as much at each, or as much in all.",
     )
     matched_t0: bool = Field(False, description="Decode from the level that encoding reached, not from the one below.")
     clip_reconstruction: Literal["cosine", "l1"] = Field("cosine", description="Form of the CLIP reconstruction.")
@@ -305,6 +350,48 @@ class TextConfig(_Settings):
         if words(target) == words(self.source_text):
             raise ValueError(f"{prompt!r} and the source text are the same text")
         return unknown
+
+
+class OutputConfig(_Settings):
+    """How stylized pictures come out."""
+
+    size: Size = Field(
+        "base",
+        description="base: the square that the base makes; original: the whole picture in its own size; a number: the "
+        "same with a longer side of at most so many pixels.",
+    )
+    detail: Detail = Field(
+        "residual",
+        description="How the base's picture is enlarged. guided: the photograph's own detail in the style's colours; "
+        "residual: also strokes that have no edge there, and the reference's contrast of fine detail; none: no detail.",
+    )
+    format: FileFormat = Field("png", description="File format of the pictures.")
+    format_quality: int | None = Field(
+        None, ge=1, le=100, description=f"Of JPEG and WebP, 1 to 100; default: {QUALITY}."
+    )
+
+    def identity(self) -> dict[str, Any]:
+        """What of these settings changes files; nothing where all are as they always were."""
+        default = OutputConfig().described()
+        return {} if self.described() == default else self.described()
+
+    def described(self) -> dict[str, Any]:
+        """The settings that have an effect."""
+        detail = {} if self.size == "base" else {"detail": self.detail}
+        quality = {} if self.format == "png" else {"quality": self.file_quality}
+        return {"size": self.size, **detail, "format": self.format, **quality}
+
+    @property
+    def file_quality(self) -> int:
+        return QUALITY if self.format_quality is None else self.format_quality
+
+    @model_validator(mode="after")
+    def _settings_have_an_effect(self) -> Self:
+        if self.format_quality is not None and self.format == "png":
+            raise ValueError("format_quality is of JPEG and WebP: PNG keeps everything")
+        if self.size == "base" and "detail" in self.model_fields_set and self.detail != "residual":
+            raise ValueError("detail is of enlarged pictures: give a size, original or a number of pixels")
+        return self
 
 
 class DensityConfig(_Settings):

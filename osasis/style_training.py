@@ -11,6 +11,7 @@ from osasis.checkpoint import Style, StyleHeader, dump_style
 from osasis.content import Content, ContentBank, draw_photos, encode_in_batches, stored_bank
 from osasis.errors import BaseError
 from osasis.finetune import Finetuner, make_reference
+from osasis.full_size import Texture
 from osasis.noise import starting_noise
 from osasis.seeding import generator
 from osasis.settings import Preset, TrainConfig
@@ -26,6 +27,7 @@ class StyleTraining:
         state: from :meth:`state_dict` of the run to continue; its style photo is kept.
         photos: photographs to train on, [N, 3, S, S] in [-1, 1]; None: as ``config.content`` says.
         content: photographs that are encoded already, instead.
+        texture: the reference's, from its whole picture (:func:`osasis.full_size.texture_of`).
     """
 
     def __init__(
@@ -38,8 +40,10 @@ class StyleTraining:
         state: dict[str, Any] | None = None,
         photos: Tensor | None = None,
         content: Content | None = None,
+        texture: Texture = (),
     ) -> None:
         self.base = base
+        self.texture = texture
         self.config = config
         style_image = style_image.to(base.device)
         if state is not None:
@@ -78,6 +82,7 @@ class StyleTraining:
             base_fingerprint=self.base.fingerprint,
             preset=preset,
             config=self.config,
+            texture=self.texture,
         )
 
     def checkpoint(self, style_id: str, preset: Preset) -> bytes:
@@ -128,10 +133,15 @@ def missing_parts(spec: BaseSpec, config: TrainConfig) -> list[str]:
     lacks = []
     if photo is None and spec.photo_prior is None:
         lacks.append("photo_prior, which finds the style photo (or give style_photo.image)")
-    if spec.perceptual is None and (weights.recon_perceptual or photo is None):
-        lacks.append("perceptual (or set weights.recon_perceptual to 0 and give style_photo.image)")
+    if spec.perceptual is None and (weights.perceptual_terms or photo is None):
+        terms = weights.perceptual_terms or ["recon_perceptual"]
+        lacks.append(f"perceptual (or set weights.{', weights.'.join(terms)} to 0 and give style_photo.image)")
     known = {"main": spec.clip} | spec.more_clip
-    lacks += [f"clip {name!r}, named in clips" for name in config.clips or ("main",) if known.get(name) is None]
+    for name in (config.clips or ("main",)) if weights.clip_terms else ():
+        if (clip := known.get(name)) is None:
+            lacks.append(f"clip {name!r}, named in clips")
+        elif config.clip_image == "statistics" and not clip.has_statistics:
+            lacks.append(f"statistics of clip {name!r} (set clip_image to joint)")
     distances = {"main": spec.perceptual} | spec.more_perceptual
     lacks += [f"perceptual {name!r}, named in perceptuals" for name in config.perceptuals if not distances.get(name)]
     has_bank = "content_bank.safetensors" in spec.files and config.content.source == "bank"

@@ -59,9 +59,12 @@ def stylize(style: Style, encoded: Content, config: StylizeConfig) -> Tensor:
     config.check_levels(len(style.unet.config.channel_mult))
     z, z_style, levels = conditioning(style, encoded.z_in, config)
     spn_weight = config.lambda_spn * style.strength
+    if style.config.spn_steps == "spread":
+        spn_weight *= style.config.decode_steps / config.decode_steps
     schedule = Schedule.ddim(config.decode_steps, style.unet.config.beta_end)
     steps = [*decode_indices(schedule, t0_of(style, config), matched=style.config.matched_t0), -1]
     device, clamp = encoded.x_t0.device, style.config.clamp
+    photos = encoded.photos.contiguous(memory_format=torch.channels_last)
 
     def eps(x: Tensor, t: Tensor) -> Tensor:
         with computing(config.precision, device):
@@ -69,7 +72,7 @@ def stylize(style: Style, encoded: Content, config: StylizeConfig) -> Tensor:
 
     def spn(i: int) -> Tensor:
         step = torch.full((len(encoded),), i, dtype=torch.long, device=device)
-        return spn_weight * style.spn(encoded.photos, step)
+        return spn_weight * style.spn(photos, step)
 
     if config.quality != "exact" and (forwards := FORWARDS[config.quality][1]) < len(steps) - 1:
         asked = asked_steps(steps[:-1], forwards)

@@ -29,6 +29,12 @@ _FORWARDED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFA
 _OBJECT_STORE_BYTES = 1 << 30
 _LONGEST_TEMP_DIR = 107 - len("/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
 """Ray's sockets lie below the temporary folder, and a socket's path has at most 107 bytes."""
+_CHATTER = {
+    "ray.data._internal": logging.WARNING,  # each execution's end
+    "ray.data._internal.progress": logging.ERROR,  # that its own progress bars are off
+    "ray.train": logging.WARNING,
+}
+"""Loggers with levels of their own, whose lines are of no use to who runs a job."""
 SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it (the name is literal) for the driver of a submitted job
 
 
@@ -213,6 +219,8 @@ def _info(started_here: bool) -> ClusterInfo:
 @contextmanager
 def _quiet_start() -> Iterator[None]:
     """Errors alone while Ray starts (it announces the start and its token), warnings afterwards."""
+    for name, level in _CHATTER.items():
+        logging.getLogger(name).setLevel(level)
     logger = logging.getLogger("ray")
     logger.setLevel(logging.ERROR)
     try:

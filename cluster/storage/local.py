@@ -9,26 +9,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from cluster.storage.types import TEMP_PREFIX, FileInfo, NotFound, StorageError, StorageRefused, StorageUnavailable
 
-if TYPE_CHECKING:
-    from pyarrow.fs import FileSystem
-
-_REFUSED = frozenset(
-    [
-        errno.EACCES,
-        errno.EPERM,
-        errno.EISDIR,
-        errno.ENOTDIR,
-        errno.ENAMETOOLONG,
-        errno.ELOOP,
-        errno.EINVAL,
-        errno.EILSEQ,
+_UNAVAILABLE = frozenset(
+    getattr(errno, name)
+    for name in [
+        "ENOSPC",
+        "EDQUOT",
+        "EROFS",
+        "ESTALE",
+        "ETIMEDOUT",
+        "ENOTCONN",
+        "EHOSTDOWN",
+        "EMFILE",
+        "ENFILE",
+        "ENOMEM",
     ]
 )
-"""Errors of one path; all others are of the file system."""
+"""Errors of the whole file system or process; all others are of one file."""
 
 _FULL = "free some space or choose another place; what was written before is whole"
 _REMEDIES = {
@@ -54,7 +54,7 @@ def _explained(operation: str, path: str | Path) -> Iterator[None]:
 
 def _explain(number: int, reason: str) -> tuple[type[StorageError], str]:
     remedy = _REMEDIES.get(number, "check path, permissions and the disk")
-    return StorageRefused if number in _REFUSED else StorageUnavailable, f"{reason}; {remedy}"
+    return StorageUnavailable if number in _UNAVAILABLE else StorageRefused, f"{reason}; {remedy}"
 
 
 def write_whole(target: Path, fill: Callable[[BinaryIO], object], *, if_absent: bool = False) -> bool:
@@ -94,11 +94,6 @@ def flush_folder(folder: Path) -> None:
 
 class LocalFiles:
     """Absolute paths on the local file system."""
-
-    def filesystem(self) -> "FileSystem":
-        from pyarrow.fs import LocalFileSystem  # slow to load, and needed by Ray and Arrow alone
-
-        return LocalFileSystem()
 
     def open(self, path: str) -> BinaryIO:
         with _explained("read", path):

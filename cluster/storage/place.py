@@ -56,7 +56,13 @@ class Storage:
     @property
     def filesystem(self) -> "FileSystem":
         """For Ray and pyarrow; made in this process from its own environment."""
-        return self._backend.filesystem()
+        if self.is_local:
+            from pyarrow.fs import LocalFileSystem  # slow to load, and needed by Ray and Arrow alone
+
+            return LocalFileSystem()
+        from cluster.storage.arrow import make_filesystem
+
+        return make_filesystem()
 
     def child(self, *names: str) -> "Storage":
         return Storage(self.child_uri("/".join(check_name(name) for name in names)))

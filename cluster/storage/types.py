@@ -4,10 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
-
-if TYPE_CHECKING:
-    from pyarrow.fs import FileSystem
+from typing import BinaryIO, Protocol
 
 TEMP_PREFIX = ".osasis-tmp-"
 """Unfinished local files begin so; they are never listed and their names are refused."""
@@ -50,7 +47,6 @@ class FileInfo:
 class Backend(Protocol):
     """What a kind of storage does with absolute paths (local path, or S3 key without bucket)."""
 
-    def filesystem(self) -> "FileSystem": ...
     def open(self, path: str) -> BinaryIO: ...
     def read_bytes(self, path: str) -> bytes: ...
     def write_bytes(self, path: str, data: bytes, if_absent: bool) -> bool: ...

@@ -12,6 +12,7 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
+from PIL import Image
 
 from catalog.probes import PROBE_SET
 from catalog.schema import NewStyle
@@ -22,6 +23,7 @@ from jobs.finetuning.saved_state import STATE, newest_state
 from jobs.shared.bases import open_base
 from jobs.shared.previews import make_preview
 from osasis.base import clip_fingerprint
+from osasis.full_size import texture_of, whole_reference
 from osasis.image import FitMode, decode_image, encode_png, fit, to_image, to_tensor
 from osasis.style_training import StyleTraining
 
@@ -38,6 +40,7 @@ def train_style(config: dict[str, Any]) -> None:
     base = open_base(config["base_location"], str(device))
     state = newest_state(config["run"], lambda text: board.note.remote(f"{plan.style_id}: {text}"))
     read = partial(_image, size=base.image_size, mode=plan.config.fit)
+    picture = decode_image(Storage.open(plan.image_uri).read_bytes())
     training = StyleTraining(
         base,
         read(plan.image_uri),
@@ -45,6 +48,7 @@ def train_style(config: dict[str, Any]) -> None:
         photo=read(plan.photo_uri) if plan.photo_uri and state is None else None,
         photos=torch.cat([read(uri) for uri in plan.content]) if plan.content else None,
         state=state and state["training"],
+        texture=texture_of(picture, base.image_size, plan.config.fit),
     )
     seconds = state["seconds"] if state else 0.0
     last = time.monotonic()
@@ -55,7 +59,8 @@ def train_style(config: dict[str, Any]) -> None:
         board.progress.remote(plan.style_id, done, plan.config.iterations, losses["total"])
         if done % config["checkpoint_every"] == 0 and not training.done:
             _report({"iteration": done, **losses}, {"training": training.state_dict(), "seconds": seconds})
-    _finish(training, plan, config["run_id"], losses, seconds)
+    whole = whole_reference(picture, base.image_size, plan.config.fit)
+    _finish(training, plan, config["run_id"], losses, seconds, whole)
     ray.train.report({"iteration": training.iterations_done, **losses})
 
 
@@ -72,15 +77,22 @@ def _image(uri: str, size: int, mode: FitMode) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _finish(training: StyleTraining, plan: StylePlan, run_id: str, losses: dict[str, float], seconds: float) -> None:
-    """Write the style's files, the result last."""
+def _finish(
+    training: StyleTraining,
+    plan: StylePlan,
+    run_id: str,
+    losses: dict[str, float],
+    seconds: float,
+    whole: Image.Image,
+) -> None:
+    """Write the style's files, the result last. ``whole``: the reference at its largest."""
     base, reference = training.base, training.reference
     style = training.style(plan.style_id, plan.preset)
     data = training.checkpoint(plan.style_id, plan.preset)
     preview = make_preview(style, base)
     folder = plan.folder
     uris = {
-        "reference_uri": folder.write(REFERENCE, encode_png(to_image(reference.style[0].cpu()))),
+        "reference_uri": folder.write(REFERENCE, encode_png(whole)),
         "photo_uri": folder.write(PHOTO, encode_png(to_image(reference.photo[0].cpu()))),
         "preview_uri": folder.write(PREVIEW, preview.png()),
         "checkpoint_uri": folder.write(CHECKPOINT, data),

@@ -13,7 +13,7 @@ from osasis.networks.clip import ClipEncoder
 from osasis.networks.diffae import DiffAE
 from osasis.networks.latent_prior import LatentPrior
 from osasis.networks.unet import UNet
-from osasis.pretrain.clip import ClipTrainer
+from osasis.pretrain.clip import ClipTrainer, pretrained_tower
 from osasis.pretrain.denoising import DenoisingTrainer, warm_start
 from osasis.pretrain.latent import LatentTrainer
 from osasis.pretrain.recipe import PartName, Recipe
@@ -46,7 +46,7 @@ def make_trainer(part: PartName, recipe: Recipe, work: Storage, data: str, devic
             rows, c = read_rows(work, data), recipe.clip_training
             taken = list(spread(len(rows), c.most_images))
             pixels, labels = np.stack([images[i] for i in taken]), [rows[i] for i in taken]
-            return ClipTrainer(ClipEncoder(recipe.clip), pixels, labels, c, device, wrap, augment)
+            return ClipTrainer(pretrained_tower(ClipEncoder(recipe.clip)), pixels, labels, c, device, wrap, augment)
 
 
 def part_weights(location: str, part: PartName) -> dict[str, Tensor]:

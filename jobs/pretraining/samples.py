@@ -36,7 +36,7 @@ def look(
             images, rows = open_images(work, data), read_rows(work, data)
             taken = list(spread(len(rows), _LABELLED))
             pixels = np.stack([images[i] for i in taken])
-            return None, evaluate(trainer.averaged, pixels, [rows[i] for i in taken])
+            return None, evaluate(trainer.averaged, pixels, [rows[i] for i in taken], trainer.config.view_size)
         case LatentTrainer():
             diffae = load_diffae(recipe, work, part_file("diffae")).to(trainer.device)
             pictures = latent_samples(diffae, trainer.averaged, trainer.mean, trainer.std, 2 * _COLUMNS, rng)

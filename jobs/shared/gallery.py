@@ -2,18 +2,41 @@
 
 import base64
 import html
-import io
 from dataclasses import dataclass
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from catalog.schema import StyleVersion
 from cluster.storage import Storage
-from osasis.image import FitTransform, decode_image, encode_png
+from osasis.image import FitTransform, decode_image, encode_image
 
-TILE = 128
+TILE = 256
 """Side of a picture in the gallery, pixels."""
 _GAP = 4
+
+_STYLE = f"""
+body{{font:14px sans-serif;margin:1em}}
+td,th{{padding:2px;font-weight:normal}}
+thead{{position:sticky;top:0;z-index:1;background:#fff}}
+thead img{{width:96px}}
+td>img,.pair{{width:{TILE}px;max-width:30vw}}
+.pair{{position:relative}}
+.pair img{{display:block;width:100%}}
+.pair .photo{{position:absolute;top:0;left:0;clip-path:inset(0 calc(100% - var(--split,0%)) 0 0)}}
+.pair::after{{content:"";position:absolute;top:0;bottom:0;left:var(--split,0%);border-left:1px solid #fff}}
+.pair input{{position:absolute;inset:0;width:100%;height:100%;margin:0;opacity:0;cursor:ew-resize}}
+.pair:focus-within{{outline:2px solid #07f}}
+"""
+
+_SCRIPT = """
+for (const pair of document.querySelectorAll('.pair')) {
+    pair.querySelector('.photo').src = pair.closest('tr').querySelector('img').src;
+    const input = pair.querySelector('input');
+    const show = () => pair.style.setProperty('--split', input.value + '%');
+    input.addEventListener('input', show);
+    show();
+}
+"""
 
 
 @dataclass(frozen=True)
@@ -32,7 +55,7 @@ class Gallery:
     photos: dict[str, Image.Image]
     columns: list[Column]
 
-    def png(self, blocks: int = 3) -> bytes:
+    def sheet(self, blocks: int = 3) -> Image.Image:
         """The whole gallery in one picture, its rows in ``blocks`` side by side."""
         rows = list(self.photos)
         per_block = -(-len(rows) // blocks)
@@ -48,10 +71,10 @@ class Gallery:
                 for i, picture in enumerate(pictures):
                     if picture is not None:
                         sheet.paste(_tile(picture), (left + i * step, _GAP + j * step))
-        return encode_png(sheet)
+        return sheet
 
     def html(self, title: str) -> bytes:
-        """A self-contained page: no script, no link to anything outside."""
+        """A self-contained page; a slider on each stylization uncovers the photograph."""
         head = "".join(
             f"<th><img src='{_data_uri(c.reference)}' alt='reference'><br>{html.escape(str(c.style))}</th>"
             for c in self.columns
@@ -60,19 +83,17 @@ class Gallery:
         for uri, photo in self.photos.items():
             name = html.escape(uri.rpartition("/")[2], quote=True)
             cells = "".join(
-                f"<td><img src='{_data_uri(c.results[uri])}' alt='{name} as {html.escape(str(c.style))}'></td>"
-                if uri in c.results
-                else "<td></td>"
+                f"<td>{_pair(c.results[uri], name, html.escape(str(c.style))) if uri in c.results else ''}</td>"
                 for c in self.columns
             )
             body += f"<tr><td><img src='{_data_uri(photo)}' alt='{name}' title='{name}'></td>{cells}</tr>\n"
         return (
             f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(title)}</title>\n"
-            "<meta name='viewport' content='width=device-width'>\n"
-            f"<style>body{{font:14px sans-serif;margin:1em}}img{{width:{TILE}px;max-width:28vw;image-rendering:auto}}"
-            "td,th{padding:2px;font-weight:normal}thead{position:sticky;top:0;background:#fff}</style>\n"
-            f"<h1>{html.escape(title)}</h1><table><thead><tr><th>photo</th>{head}</tr></thead>\n"
-            f"<tbody>{body}</tbody></table></html>\n"
+            f"<meta name='viewport' content='width=device-width'>\n<style>{_STYLE}</style>\n"
+            f"<h1>{html.escape(title)}</h1>\n"
+            "<p>Draw the slider over a picture, or use the arrow keys, to see the photograph beneath it.</p>\n"
+            f"<table><thead><tr><th>photo</th>{head}</tr></thead>\n<tbody>{body}</tbody></table>\n"
+            f"<script>{_SCRIPT}</script></html>\n"
         ).encode()
 
 
@@ -87,8 +108,7 @@ def read_gallery(rows: list[dict[str, str]], versions: list[StyleVersion]) -> Ga
         uri = row["input_uri"]
         column[uri] = decode_image(Storage.open(row["output_uri"]).read_bytes())
         if uri not in photos:
-            box = FitTransform.model_validate_json(row["transform"]).box
-            photos[uri] = decode_image(Storage.open(uri).read_bytes()).crop(box)
+            photos[uri] = _as_stylized(decode_image(Storage.open(uri).read_bytes()), row["transform"], column[uri])
     columns = [
         Column(v, decode_image(Storage.open(v.reference_uri).read_bytes()), results[v.style_id, v.version])
         for v in versions
@@ -96,11 +116,27 @@ def read_gallery(rows: list[dict[str, str]], versions: list[StyleVersion]) -> Ga
     return Gallery(photos, columns)
 
 
+def _as_stylized(photo: Image.Image, transform: str, result: Image.Image) -> Image.Image:
+    """The part of the photograph that a result shows: all of it where their proportions are equal."""
+    if abs(photo.width * result.height - photo.height * result.width) <= max(photo.size):
+        return photo
+    return photo.crop(FitTransform.model_validate_json(transform).box)
+
+
 def _tile(picture: Image.Image) -> Image.Image:
-    return picture.resize((TILE, TILE), Image.Resampling.BICUBIC)
+    if max(picture.size) < TILE:
+        picture = ImageOps.contain(picture, (TILE, TILE), Image.Resampling.BICUBIC)
+    return ImageOps.pad(picture, (TILE, TILE), Image.Resampling.LANCZOS, color="white")
+
+
+def _pair(result: Image.Image, name: str, style: str) -> str:
+    """The stylization with the photograph over it, whose source is that of the row's first picture."""
+    return (
+        f"<div class='pair'><img src='{_data_uri(result)}' alt='{name} as {style}'><img class='photo' alt=''>"
+        f"<input type='range' value='0' aria-label='how much of the photograph {name} covers {style}'></div>"
+    )
 
 
 def _data_uri(picture: Image.Image) -> str:
-    buffer = io.BytesIO()
-    _tile(picture).save(buffer, "JPEG", quality=92)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    data = encode_image(_tile(picture), "jpeg", 88)
+    return "data:image/jpeg;base64," + base64.b64encode(data).decode()

@@ -18,6 +18,7 @@ from cluster.storage.local import write_whole
 from osasis.base import Base
 from osasis.checkpoint import Style
 from osasis.content import Content
+from osasis.full_size import Size, Texture, full_size, scaled
 from osasis.image import encode_png, fit, to_image, to_tensor
 from osasis.metrics import gradient_correlation, style_distance
 from osasis.settings import StylizeConfig
@@ -26,15 +27,30 @@ from osasis.stylize import Encoding, encode, encoding_for, stylize
 
 @dataclass(frozen=True)
 class Preview:
-    """The probe set as photographs and in a style, both [P, 3, S, S] in [-1, 1]."""
+    """The probe set as photographs and in a style, both [P, 3, S, S] in [-1, 1]; ``texture``: the style's."""
 
     photos: Tensor
     stylized: Tensor
+    texture: Texture = ()
 
-    def png(self) -> bytes:
+    def png(self, size: Size = "original") -> bytes:
         """Photographs above, stylizations below, one column a portrait."""
-        rows = [torch.cat([*pictures], dim=2) for pictures in (self.photos, self.stylized)]
-        return encode_png(to_image(torch.cat(rows, dim=1).cpu()))
+        if size == "base":
+            pairs = [(to_image(photo), to_image(picture)) for photo, picture in self._squares()]
+        else:
+            pairs = []
+            for portrait, (photo, picture) in zip(_portraits(), self._squares(), strict=True):
+                whole, (_, transform) = scaled(portrait, size), fit(portrait, photo.shape[-1])
+                pairs.append((whole, full_size(whole, photo, picture, transform, "residual", self.texture)))
+        side = pairs[0][0].width
+        sheet = Image.new("RGB", (side * len(pairs), side * 2))
+        for column, pair in enumerate(pairs):
+            for row, shown in enumerate(pair):
+                sheet.paste(shown, (column * side, row * side))
+        return encode_png(sheet)
+
+    def _squares(self) -> list[tuple[Tensor, Tensor]]:
+        return [*zip(self.photos.cpu(), self.stylized.cpu(), strict=True)]
 
     def metrics(self, reference: Tensor, base: Base) -> dict[str, float]:
         """Structure kept and distances of style to ``reference`` [1, 3, S, S]; means over the set."""
@@ -50,7 +66,7 @@ def make_preview(style: Style, base: Base, cache_dir: Path | None = None) -> Pre
     """The probe set in ``style``, with the settings that ``jobs/stylize.py`` takes by itself."""
     settings = StylizeConfig()
     encoded = _encoded_probes(base, encoding_for(style, settings), cache_dir or default_cache_dir())
-    return Preview(encoded.photos, stylize(style, encoded, settings))
+    return Preview(encoded.photos, stylize(style, encoded, settings), style.header.texture)
 
 
 def _encoded_probes(base: Base, encoding: Encoding, cache_dir: Path) -> Content:
@@ -71,5 +87,8 @@ def _encoded_probes(base: Base, encoding: Encoding, cache_dir: Path) -> Content:
 
 def _photos(size: int) -> Tensor:
     """[P, 3, S, S] in [-1, 1]."""
-    pictures = (Image.open(io.BytesIO(data)).convert("RGB") for data in probe_photos().values())
-    return torch.stack([to_tensor(fit(picture, size)[0]) for picture in pictures])
+    return torch.stack([to_tensor(fit(picture, size)[0]) for picture in _portraits()])
+
+
+def _portraits() -> list[Image.Image]:
+    return [Image.open(io.BytesIO(data)).convert("RGB") for data in probe_photos().values()]

@@ -24,7 +24,7 @@ from jobs.streaming.variants import Variant
 from osasis.base import BaseSpec, bundled_bases, fingerprint
 from osasis.errors import OsasisError
 from osasis.image import DECODER, FitMode
-from osasis.settings import StylizeConfig, TextConfig
+from osasis.settings import OutputConfig, StylizeConfig, TextConfig
 
 _FIRST = {"t0_ratio", "encode_steps", "decode_steps", "lambda_spn", "style_levels", "seed"}
 """Parameters of stylization that were always part of :func:`params_hash`."""
@@ -47,7 +47,7 @@ class TextFlags(TextConfig):
     text: list[str] = Field([], description="Prompts, such as smiling; each makes pictures of its own.")
 
 
-class StylizeFlags(StylesFlags, StreamFlags, StylizeConfig, TextFlags):  # type: ignore[misc]  # each has a model_config; the first counts
+class StylizeFlags(StylesFlags, StreamFlags, OutputConfig, StylizeConfig, TextFlags):  # type: ignore[misc]  # each has a model_config; the first counts
     """Stylize every picture of --input in every style of --styles, as pictures and a manifest under --output.
 
     Running the same command again does only what is missing. Exit code 3 counts what earlier runs rejected or failed,
@@ -58,12 +58,17 @@ class StylizeFlags(StylesFlags, StreamFlags, StylizeConfig, TextFlags):  # type:
         "--storage runs/demo --styles all --input photos --output out",
         "--storage s3://bucket/styles --styles monet@prod,tag:print --input s3://bucket/photos "
         "--output s3://bucket/out --gpus-per-worker 1",
+        "--storage runs/demo --styles all --input photos --output out --fit pad --size original --format jpeg",
         "--storage runs/demo --styles none --text smiling,'grey hair' --input photos --output out --dry-run",
     )
 
     def config(self) -> StylizeConfig:
         """The method's part."""
         return StylizeConfig(**self.model_dump(include=set(StylizeConfig.model_fields)))
+
+    def output_config(self) -> OutputConfig:
+        """How pictures come out."""
+        return OutputConfig(**self.model_dump(include=set(OutputConfig.model_fields)))
 
     def text_config(self) -> TextConfig:
         """The part of text-driven manipulation."""
@@ -143,6 +148,7 @@ def make_variants(flags: StylizeFlags, versions: Sequence[StyleVersion], base_fi
             flags.fit,
             base_fingerprint,
             None if text is None else asked | {"text": text},
+            output=flags.output_config(),
             decoder=flags.decoder,
         )
         for text in texts
@@ -156,12 +162,14 @@ def params_hash(
     base_fingerprint: str,
     text: Mapping[str, Any] | None = None,
     *,
+    output: OutputConfig | None = None,
     decoder: int = DECODER,
 ) -> str:
     """Identity of the parameters that change pixels, the style aside. 16 hex digits.
 
     Args:
         text: the prompt with its settings, where there is one.
+        output: None: as it always was.
         decoder: version of what pixels come of a file; 1 did not count yet.
     """
     asked = config.model_dump(mode="json", exclude_defaults=True)
@@ -173,6 +181,8 @@ def params_hash(
     }
     if text:
         values["text"] = dict(text)
+    if output and (changed := output.identity()):
+        values["output"] = changed
     if decoder > 1:
         values["decoder"] = decoder
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from jobs.streaming.failures import together
+from cluster.storage import StorageUnavailable
+from jobs.streaming.failures import RunStopped, together
 from jobs.streaming.ledger import Ledger
 from jobs.streaming.listing import Source
 from jobs.streaming.rows import DECODED, Row, one_row
@@ -52,20 +53,30 @@ class Decode:
         return picture
 
     def picture(self, item: Row) -> Row:
-        """WORK → PICTURE."""
+        """WORK → PICTURE.
+
+        Raises:
+            RunStopped: storage cannot be read at present, which says nothing about the input.
+        """
         row = _known(item)
         try:
             data = self.source.read(item["locator"])
+        except StorageUnavailable as error:
+            raise RunStopped(f"an input cannot be read: {error}") from None
         except Exception as error:
-            return row | {"status": "failed", "error_type": "unreadable", "error": f"{type(error).__name__}: {error}"}
+            return row | {
+                "status": "failed",
+                "error_type": "unreadable",
+                "error": in_text(f"{type(error).__name__}: {error}"),
+            }
         row["input_sha256"] = hashlib.sha256(data).hexdigest()
         try:
             upright = decode_image(data, max_pixels=self.max_pixels)
             square, transform = fit(upright, self.size, self.mode)
         except ImageRejected as rejected:
-            return row | {"status": "rejected", "error_type": rejected.kind, "error": str(rejected)}
+            return row | {"status": "rejected", "error_type": rejected.kind, "error": in_text(str(rejected))}
         except Exception as error:
-            return row | {"status": "failed", "error_type": type(error).__name__, "error": str(error)}
+            return row | {"status": "failed", "error_type": type(error).__name__, "error": in_text(str(error))}
         return row | {
             "width": transform.original_width,
             "height": transform.original_height,
@@ -75,5 +86,10 @@ class Decode:
         }
 
 
+def in_text(message: str) -> str:
+    """A message that can be stored: names of files may hold bytes that are no UTF-8."""
+    return message.encode(errors="backslashreplace").decode()
+
+
 def _known(item: Row) -> Row:
-    return {name: item[name] for name in ("input_uri", "key", "missing")}
+    return {name: item[name] for name in ("input_uri", "key", "locator", "missing")}

@@ -21,7 +21,6 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from cluster.runtime.connection import ClusterError, connect
 from cluster.runtime.resources import Resources, capacity
-from cluster.storage import Storage
 from jobs.streaming.decoding import Decode
 from jobs.streaming.failures import RunStopped
 from jobs.streaming.ledger import Coordinator, Feed, RemoteLedger
@@ -66,16 +65,10 @@ class Execution:
     @classmethod
     @contextmanager
     def connected(
-        cls,
-        decode: Decode,
-        task: Task,
-        worker: type[Worker[Any]],
-        resources: Resources,
-        most: int | None,
-        shared: Sequence[Storage],
+        cls, decode: Decode, task: Task, worker: type[Worker[Any]], resources: Resources, most: int | None
     ) -> "Iterator[Execution]":
-        """Connect to Ray, whose nodes must all see ``shared``; as many workers as it holds, at most ``most``."""
-        with connect(shared=shared):
+        """Connect to Ray; as many workers as the cluster holds, at most ``most``."""
+        with connect(shared=task.written):
             fitting = capacity(Resources(resources.cpus + DECODE_CPUS, resources.gpus))
             yield cls(decode, task, worker, resources, min(most or fitting, fitting))
 
@@ -175,7 +168,18 @@ class _Decode:
     ledger: RemoteLedger
 
     def __call__(self, chunk: pa.Table) -> pa.Table:
-        return self.decode(chunk, self.ledger)
+        with _told(self.ledger):
+            return self.decode(chunk, self.ledger)
+
+
+@contextmanager
+def _told(ledger: RemoteLedger) -> Iterator[None]:
+    """Tells the coordinator why a run ends: Ray hands errors on as text, if at all."""
+    try:
+        yield
+    except RunStopped as stopped:
+        ray.get(ledger.coordinator.stop.remote(str(stopped)))
+        raise
 
 
 class _UnderWay:

@@ -10,6 +10,7 @@
 | a worker dies | its chunk is tried once more, then input by input; one that kills alone has a "failed" row |
 | a node is lost | its chunks are tried again; nobody is blamed |
 | workers die whatever they work on, or while they load | the run stops |
+| storage serves nobody while an input is read | the run stops; what is not recorded stays undecided |
 | a style cannot be loaded, or a result not be stored | the run stops; what is not recorded stays undecided |
 | :data:`FAILURES` inputs of a worker fail in a row | the run stops; those are not recorded |
 """

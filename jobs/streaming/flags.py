@@ -4,7 +4,7 @@ from contextlib import suppress
 
 from pydantic import Field
 
-from cluster.commandline.cli import JobFlags, OutputUri, Uri, WorkersFlags
+from cluster.commandline.cli import ConcurrencyFlags, JobFlags, OutputUri, Uri, WorkersFlags
 from cluster.storage import Storage, StorageError
 from cluster.storage.cache import default_cache_dir
 from jobs.streaming.encoding import Encode
@@ -49,7 +49,7 @@ class PoolFlags(WorkersFlags):
     batch_size: int = Field(8, gt=0, description="Pictures per batch of a worker.")
 
 
-class StreamFlags(InputFlags, PoolFlags, OutputFlags):
+class StreamFlags(InputFlags, PoolFlags, OutputFlags, ConcurrencyFlags):
     """What a streaming job takes beside the settings of its method."""
 
     def encode(self, base_location: str, precision: Precision = "float32") -> Encode:

@@ -37,6 +37,8 @@ class Tally:
     """Inputs named more than once in a table; each is done once."""
     listed: bool = False
     """Whether ``inputs`` are all there are."""
+    passed_over: Counter[str] = field(default_factory=Counter)
+    """Files of a folder that are no inputs, by reason."""
     before: Counter[str] = field(default_factory=Counter)
     now: Counter[str] = field(default_factory=Counter)
 
@@ -44,7 +46,9 @@ class Tally:
         """For the run record: all pairs of this command by status, whichever run decided them."""
         total = self.before + self.now
         statuses = {status: total[status] for status in STATUSES}
-        return {"inputs": self.inputs, "duplicates": self.duplicates, **statuses, "decided_before": self.before.total()}
+        passed_over = {f"passed over, {reason}": count for reason, count in self.passed_over.items()}
+        known = {"inputs": self.inputs, "duplicates": self.duplicates, **passed_over}
+        return known | statuses | {"decided_before": self.before.total()}
 
     def check(self, variants: int) -> None:
         """Of a run that came to its end.

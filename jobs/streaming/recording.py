@@ -7,7 +7,7 @@ held stays undecided.
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from catalog.manifest import Manifest
 from jobs.streaming.failures import Streaks
@@ -31,13 +31,22 @@ class Record:
     """
 
     def __init__(
-        self, manifest: Manifest, variants: Sequence[Variant], *, run_id: str, seed: int, retrying: bool = False
+        self,
+        manifest: Manifest,
+        variants: Sequence[Variant],
+        *,
+        run_id: str,
+        seed: int,
+        retrying: bool = False,
+        before_commit: Callable[[], None] = lambda: None,
     ) -> None:
+        """``before_commit`` raises where this run may not write any more."""
         self._manifest = manifest
         self._columns = {variant.label: variant.columns for variant in variants}
         self._hashes = {variant.params_hash for variant in variants}
         self._common = {"run_id": run_id, "seed": seed}
         self._retrying = retrying
+        self._before_commit = before_commit
         self._streaks = Streaks()
         self._rows: list[Row] = []
         self._commits = 0
@@ -59,6 +68,7 @@ class Record:
         """Commit what is held, failures in doubt aside."""
         rows, self._rows = self._rows, []
         if rows:
+            self._before_commit()
             self._manifest.append(rows)
             self.counts.update(row["status"] for row in rows)
             self._commits += 1

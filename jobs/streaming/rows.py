@@ -28,7 +28,14 @@ _VERDICT = [
 WORK = pa.struct([*_INPUT, ("locator", pa.string()), ("missing", pa.list_(pa.string()))])
 """An input to be done; ``missing``: labels of the variants that it lacks."""
 
-PICTURE = pa.struct([*_INPUT, *_FILE, *_VERDICT, ("missing", pa.list_(pa.string())), ("pixels", pa.binary())])
+PICTURE = pa.struct(
+    [
+        *_INPUT, *_FILE, *_VERDICT,
+        ("locator", pa.string()),
+        ("missing", pa.list_(pa.string())),
+        ("pixels", pa.binary()),
+    ]
+)  # fmt: skip
 """An input decoded: S · S · 3 uint8 of ``pixels``, or null where ``status`` is "rejected" or "failed"."""
 
 OUTCOME = pa.struct(

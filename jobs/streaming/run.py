@@ -1,13 +1,11 @@
 """The stages of a streaming job, and a run through them: what every such job does, whatever its work."""
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, Protocol
 
 from cluster.runtime.resources import Resources
-from cluster.storage import Storage
 from jobs.streaming.decoding import Decode
 from jobs.streaming.execution import Execution
 from jobs.streaming.flags import StreamFlags
@@ -34,13 +32,7 @@ class Executes(Protocol):
     """How :class:`jobs.streaming.execution.Execution` is made; tests have one that needs no Ray."""
 
     def __call__(
-        self,
-        decode: Decode,
-        task: Task,
-        worker: type[Worker[Any]],
-        resources: Resources,
-        most: int | None,
-        shared: Sequence[Storage],
+        self, decode: Decode, task: Task, worker: type[Worker[Any]], resources: Resources, most: int | None
     ) -> AbstractContextManager[Any]: ...
 
 
@@ -48,13 +40,13 @@ def run(stages: Stages, flags: StreamFlags, tally: Tally, execute: Executes | No
     """Do what is missing, committing as it goes; ``execute`` is entered only if something is."""
     record = stages.record
     tally.now = record.counts
-    work = stages.plan(islice(stages.list.items(), flags.limit), tally, unique=stages.list.unique)
+    work = stages.plan(islice(stages.list.items(tally.passed_over), flags.limit), tally, unique=stages.list.unique)
     first = next(work, None)
     if first is not None:
         resources = Resources(flags.cpus_per_worker, flags.gpus_per_worker)
         with (
             (execute or Execution.connected)(
-                stages.decode, stages.task, stages.worker, resources, flags.workers, [Storage.open(flags.output)]
+                stages.decode, stages.task, stages.worker, resources, flags.workers
             ) as execution,
             ProgressLine() as line,
         ):

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from catalog.output_names import NO_STYLE
+from cluster.storage import Storage
 from cluster.storage.cache import fetch
 from jobs.streaming.encoding import Batch
 from jobs.streaming.ledger import Ledger
@@ -24,6 +27,7 @@ from jobs.streaming.writing import Write
 from osasis.base import Base
 from osasis.checkpoint import Style, load_style
 from osasis.errors import NotFinite
+from osasis.full_size import Texture
 from osasis.image import to_levels
 from osasis.method import pictures_of
 from osasis.settings import StylizeConfig, TextConfig
@@ -48,6 +52,18 @@ class StylizerTask(Task):
     stylize: Stylize
     write: Write
 
+    @property
+    def written(self) -> tuple[Storage, ...]:
+        return (self.write.output,)
+
+
+@dataclass(frozen=True)
+class Painted:
+    """A picture in a style: [S, S, 3] uint8, and the style's texture for enlarging it."""
+
+    pixels: npt.NDArray[np.uint8]
+    texture: Texture
+
 
 class Stylizer(Worker[StylizerTask]):
     """Encodes, stylizes and writes."""
@@ -64,10 +80,11 @@ class Stylizer(Worker[StylizerTask]):
             self.styles.fetch_ahead(following)
 
     def results(self, variant: Variant, batch: Batch) -> Sequence[Any]:
-        """One [S, S, 3] uint8 array a picture."""
+        """One :class:`Painted` a picture."""
+        style = self.styles.take(variant)
         pictures = pictures_of(
             self.base,
-            self.styles.take(variant),
+            style,
             batch.all_images,
             self.task.stylize.config,
             text=variant.text,
@@ -78,10 +95,11 @@ class Stylizer(Worker[StylizerTask]):
         finite = pictures.isfinite().flatten(1).all(1).cpu()
         pixels = to_levels(pictures).movedim(1, -1).contiguous().cpu().numpy()
         unusable = Failed.by(NotFinite("the picture holds pixels that are NaN or infinite"))
-        return [part if good else unusable for part, good in zip(pixels, finite.tolist(), strict=True)]
+        painted = [Painted(part, style.header.texture) for part in pixels]
+        return [part if good else unusable for part, good in zip(painted, finite.tolist(), strict=True)]
 
     def keep(self, variant: Variant, row: Row, result: Any) -> Row:
-        return self.task.write(variant.label, row["key"], result)
+        return self.task.write(variant.label, row, result.pixels, result.texture)
 
 
 class Shelf:

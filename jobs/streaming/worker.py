@@ -11,11 +11,13 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Generic, NoReturn, TypeVar
 
 import pyarrow as pa
 import torch
 
+from cluster.storage import Storage
 from jobs.streaming.decoding import WORKER_DIED
 from jobs.streaming.encoding import Batch, Encode
 from jobs.streaming.failures import Action, Fault, RunStopped, action, fault_of, together
@@ -38,6 +40,11 @@ class Task:
 
     encode: Encode
     variants: tuple[Variant, ...]
+
+    @property
+    def written(self) -> tuple[Storage, ...]:
+        """Storage that workers write to, which every node must see."""
+        return ()
 
 
 @dataclass(frozen=True)
@@ -118,7 +125,7 @@ class Worker(Generic[T]):
         dead = self._deadly(unit, batches) if alone else set()
         wanted = [v for v in self.task.variants if any(v.label in row["missing"] for b in batches for row in b.rows)]
         writing: deque[_Writing] = deque()
-        for variant, following in zip(wanted, [*wanted[1:], None], strict=True):
+        for variant, following in zip_longest(wanted, wanted[1:]):
             self._guarded(unit, variant, following)
             for batch in batches:
                 if any(variant.label in row["missing"] for row in batch.rows):

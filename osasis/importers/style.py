@@ -9,6 +9,7 @@ from torch import Tensor
 from osasis.base import Base
 from osasis.checkpoint import StyleHeader, dump_style
 from osasis.errors import BaseMismatch, ForeignFile
+from osasis.full_size import Texture
 from osasis.importers.diffae import check_fit, split_weights
 from osasis.importers.pickled import read_checkpoint, tensors_of
 from osasis.networks.layers import zeroed
@@ -62,10 +63,10 @@ def read_style(path: Path, base: Base) -> OfficialStyle:
 
 
 @torch.no_grad()
-def style_file(official: OfficialStyle, base: Base, style_image: Tensor, style_id: str) -> bytes:
+def style_file(official: OfficialStyle, base: Base, style_image: Tensor, style_id: str, texture: Texture = ()) -> bytes:
     """The style in this project's format, in float32, as the release has it.
 
-    ``style_image`` I_B_style [1, 3, S, S] in [-1, 1]: z_style is its encoding.
+    ``style_image`` I_B_style [1, 3, S, S] in [-1, 1]: z_style is its encoding. ``texture``: of its whole picture.
     """
     header = StyleHeader(
         style_id=style_id,
@@ -73,6 +74,7 @@ def style_file(official: OfficialStyle, base: Base, style_image: Tensor, style_i
         base_fingerprint=base.fingerprint,
         preset="official",
         config=official.config(),
+        texture=texture,
     )
     z_style = base.diffae.encoder(style_image.to(base.device))
     return dump_style(header, official.unet, official.spn, z_style, dtype=torch.float32)

@@ -12,6 +12,8 @@ from open_clip.modified_resnet import ModifiedResNet
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from osasis.networks.statistics import StatisticsTower, StatisticsVisionConfig
+
 PAD, UNKNOWN, FIRST_WORD = 0, 1, 2
 """Token ids of a small vocabulary: padding, any other word, then the words, then start and end of text."""
 
@@ -30,6 +32,10 @@ class ClipVisionConfig(BaseModel):
     head_width: int = Field(gt=0)
     image_size: int = Field(gt=0, description="Side of the images the network sees, pixels.")
     patch_size: int = Field(16, gt=0, description="ViT only.")
+
+
+_PLACEHOLDER = ClipVisionConfig(layers=1, width=8, head_width=8, image_size=8, patch_size=8)
+"""open_clip builds no CLIP without an image tower of its own: the smallest, for one that is then put in its place."""
 
 
 class ClipTextConfig(BaseModel):
@@ -51,7 +57,7 @@ class ClipConfig(BaseModel):
 
     name: str | None = Field(None, description="open_clip model name, such as ViT-B-32-quickgelu.")
     embed_dim: int | None = Field(None, gt=0)
-    vision: ClipVisionConfig | None = None
+    vision: ClipVisionConfig | StatisticsVisionConfig | None = None
     text: ClipTextConfig | None = None
     vocab: tuple[Annotated[str, Field(pattern=r"^\w+$")], ...] = Field(
         (), description="Words of a small vocabulary, in order of their ids; empty: CLIP's byte pairs."
@@ -76,6 +82,11 @@ class ClipConfig(BaseModel):
             raise ValueError("vocab names a word twice")
         return self
 
+    @property
+    def has_statistics(self) -> bool:
+        """Whether :meth:`ClipEncoder.statistics` can be asked for."""
+        return isinstance(self.vision, StatisticsVisionConfig)
+
     def unknown_words(self, text: str) -> list[str]:
         """Words of ``text`` that the vocabulary lacks; CLIP's byte pairs spell every word."""
         return [word for word in words(text) if word not in self.vocab] if self.vocab else []
@@ -90,12 +101,17 @@ def build_clip(config: ClipConfig) -> CLIP:
     if config.name is None:
         assert config.vision is not None  # the config saw to it
         assert config.text is not None
+        statistics = isinstance(config.vision, StatisticsVisionConfig)
         sizes: dict[str, Any] = {
             "embed_dim": config.embed_dim,
-            "vision_cfg": config.vision.model_dump(),
+            "vision_cfg": (_PLACEHOLDER if statistics else config.vision).model_dump(),
             "text_cfg": config.text.model_dump(),
         }
-        return CLIP(**sizes)
+        model = CLIP(**sizes)
+        if isinstance(config.vision, StatisticsVisionConfig):
+            assert config.embed_dim is not None
+            model.visual = StatisticsTower(config.vision, config.embed_dim)
+        return model
     sizes = open_clip.get_model_config(config.name)
     if unknown := sizes.keys() - {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}:
         raise ValueError(f"{config.name} is not a plain CLIP (it has {', '.join(sorted(unknown))}); choose another")
@@ -124,6 +140,20 @@ class ClipEncoder(nn.Module):
         """
         return self.model.encode_image(self._fed(images, feed), normalize=unit)
 
+    def statistics(self, images: Tensor, maps: list[Tensor] | None = None, *, unit: bool = True) -> Tensor:
+        """[B, 3, H, W] in [-1, 1] → [B, D], what the image tower projects: moments of pixels and features.
+
+        Args:
+            maps: :meth:`features` of these images, where they are known.
+
+        Raises:
+            TypeError: the image tower has no statistics.
+        """
+        if not isinstance(self.model.visual, StatisticsTower):
+            raise TypeError("this CLIP has no statistics: its image tower is not made of them")
+        embedded = StatisticsTower.statistics(images, self.features(images) if maps is None else maps)
+        return F.normalize(embedded, dim=-1) if unit else embedded
+
     def encode_text(self, texts: list[str]) -> Tensor:
         """B texts → [B, E]. Words that the vocabulary lacks are read as one unknown word."""
         return self.encode_tokens(self.tokenize(texts).to(self.model.positional_embedding.device))
@@ -135,17 +165,20 @@ class ClipEncoder(nn.Module):
     @property
     def has_features(self) -> bool:
         """Whether :meth:`features` is available."""
-        return isinstance(self.model.visual, ModifiedResNet)
+        return isinstance(self.model.visual, ModifiedResNet | StatisticsTower)
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Feature maps [B, C, h, w] from fine to coarse: the stem before its pooling (H/2), then layers 1 to 3.
+        """Feature maps [B, C, h, w] from fine to coarse: of a ModifiedResNet the stem before its pooling (H/2), then
+        layers 1 to 3; of a tower of statistics its levels.
 
         Raises:
-            TypeError: the image tower is not a ModifiedResNet.
+            TypeError: the image tower is neither.
         """
         visual = self.model.visual
+        if isinstance(visual, StatisticsTower):
+            return visual.maps(self._fed(images))
         if not isinstance(visual, ModifiedResNet):
-            raise TypeError("feature maps need a ModifiedResNet image tower; use LPIPS with this CLIP")
+            raise TypeError("feature maps need an image tower of convolutions; use LPIPS with this CLIP")
         x = self._fed(images)
         for i in (1, 2, 3):
             conv, norm, act = (getattr(visual, f"{part}{i}") for part in ("conv", "bn", "act"))

@@ -1,6 +1,7 @@
 """Perceptual distance between images: LPIPS, or its form on the features of a small CLIP."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -38,15 +39,24 @@ class ClipPerceptual(PerceptualDistance):
         super().__init__()
         self._clip = [clip]  # in a list: the weights belong to the bundle's CLIP, not to this module
 
+    @property
+    def clip(self) -> ClipEncoder:
+        return self._clip[0]
+
     def features(self, images: Tensor) -> list[Tensor]:
-        return self._clip[0].features(images)
+        return self.clip.features(images)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        total = torch.zeros(len(a), device=a.device)
-        for u, v in zip(self.features(a), self.features(b), strict=True):
+        return self.between(self.features(a), self.features(b))
+
+    @staticmethod
+    def between(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+        """The distances [B] from feature maps that are known."""
+        gaps = []
+        for u, v in zip(a, b, strict=True):
             gap = nn.functional.normalize(u.float(), dim=1) - nn.functional.normalize(v.float(), dim=1)
-            total = total + gap.square().sum(1).mean((1, 2))
-        return total
+            gaps.append(gap.square().sum(1).mean((1, 2)))
+        return torch.stack(gaps).sum(0)
 
 
 class Lpips(PerceptualDistance):

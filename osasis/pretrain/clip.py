@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from osasis.image import from_levels
 from osasis.networks.clip import FIRST_WORD, PAD, UNKNOWN, ClipEncoder
+from osasis.networks.lite import pretrained
+from osasis.networks.statistics import StatisticsTower
 from osasis.pretrain import captions, paint
 from osasis.pretrain.captions import Row
 from osasis.pretrain.crops import Augmentation, CropSampler, JoinedImages
@@ -39,6 +41,11 @@ class ClipTrainConfig(PretrainConfig):
     word_dropout: float = Field(0.05, ge=0, lt=1, description="Share of words read as unknown, which trains that word.")
     most_images: int = Field(
         20_000, gt=0, description="Images used at most; they and their restyled versions are kept in memory."
+    )
+    view_size: int | None = Field(
+        None,
+        gt=0,
+        description="Side of the views that are drawn, pixels; none: the network's. It enlarges smaller ones.",
     )
     balance: float = Field(0.5, ge=0, le=1, description="0: images as they come; 1: rare labels drawn as often.")
 
@@ -113,7 +120,7 @@ class ClipTrainer(Trainer):
         self.rows = rows
         painted, self.styles = paint.paint_all(images, config.variants, config.seed)
         light = (augment or Augmentation()).model_copy(update={"colour": config.color_jitter})
-        self.crops = CropSampler(JoinedImages([images, painted]), network.image_size, light)
+        self.crops = CropSampler(JoinedImages([images, painted]), config.view_size or network.image_size, light)
         self.weights = chances
         self.tokenize = network.tokenize
         # CLIP's own byte pairs have no unknown word to train.
@@ -172,6 +179,17 @@ class ClipTrainer(Trainer):
         return self.ema.network  # type: ignore[return-value]
 
 
+def pretrained_tower(network: ClipEncoder) -> ClipEncoder:
+    """``network`` with its image tower's pretrained weights, where it has one of statistics; they stay frozen.
+
+    Raises:
+        ImportError: the package with the weights is not installed.
+    """
+    if isinstance(tower := network.model.visual, StatisticsTower):
+        tower.network.load_state_dict(pretrained(tower.config.network))
+    return network
+
+
 def rarity(rows: Sequence[Row]) -> Tensor:
     """How rare the rarest known attribute of each row is: 1 / share of its value, at most 25. [N]"""
     weights = torch.ones(len(rows))
@@ -215,8 +233,10 @@ ZERO_SHOT: dict[str, tuple[str, tuple[tuple[str, ...], ...]]] = {
 
 
 @torch.no_grad()
-def evaluate(network: ClipEncoder, images: np.ndarray, rows: Sequence[Row]) -> dict[str, float]:
-    """Zero-shot and retrieval figures on ``images`` uint8 [N, H, H, 3] with labels.
+def evaluate(
+    network: ClipEncoder, images: np.ndarray, rows: Sequence[Row], view_size: int | None = None
+) -> dict[str, float]:
+    """Zero-shot and retrieval figures on ``images`` uint8 [N, H, H, 3] with labels, seen at ``view_size`` pixels.
 
     For every task: accuracy, ``…/balanced`` (mean recall of the classes present) and ``…/majority``, the accuracy
     of always naming the commonest class. ``retrieval/r1``, ``r5``: share of images whose full caption is among the
@@ -224,20 +244,21 @@ def evaluate(network: ClipEncoder, images: np.ndarray, rows: Sequence[Row]) -> d
     """
     was_training = network.training
     network.eval()
-    embedded = _embed_images(network, images)
+    side = view_size or network.image_size
+    embedded = _embed_images(network, images, side)
     figures: dict[str, float] = {}
     for task, (attribute, classes) in ZERO_SHOT.items():
         values = [next((k for k, c in enumerate(classes) if row.get(attribute) in c), -1) for row in rows]
         means = torch.stack([_class_embedding(network, attribute, names) for names in classes])
         figures |= _scores(task, embedded @ means.T, torch.tensor(values))
-    figures |= _medium_scores(network, images, embedded)
+    figures |= _medium_scores(network, images, embedded, side)
     figures |= _retrieval(embedded, network.encode_text([captions.full_caption(row) for row in rows]))
     network.train(was_training)
     return figures
 
 
-def _embed_images(network: ClipEncoder, images: np.ndarray, chunk: int = 128) -> Tensor:
-    device, side = network.model.positional_embedding.device, network.image_size
+def _embed_images(network: ClipEncoder, images: np.ndarray, side: int, chunk: int = 128) -> Tensor:
+    device = network.model.positional_embedding.device
     pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
     parts = [
         network.encode_image(
@@ -253,14 +274,15 @@ def _class_embedding(network: ClipEncoder, attribute: str, values: tuple[str, ..
     return F.normalize(torch.stack(means).mean(0), dim=0)
 
 
-def _medium_scores(network: ClipEncoder, images: np.ndarray, photos: Tensor) -> dict[str, float]:
+def _medium_scores(network: ClipEncoder, images: np.ndarray, photos: Tensor, side: int) -> dict[str, float]:
     painters: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
         "painting": paint.oil,
         "sketch": paint.pencil,
         "print": paint.woodblock,
     }
     rng = np.random.default_rng(0)
-    embedded = [photos, *(_embed_images(network, np.stack([p(i, rng) for i in images])) for p in painters.values())]
+    painted = (np.stack([paint_one(image, rng) for image in images]) for paint_one in painters.values())
+    embedded = [photos, *(_embed_images(network, pictures, side) for pictures in painted)]
     texts = network.encode_text([f"a {medium} of a person" for medium in ("photo", *painters)])
     labels = torch.arange(len(embedded)).repeat_interleave(len(images))
     return _scores("medium", torch.cat(embedded) @ texts.T, labels)

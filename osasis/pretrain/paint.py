@@ -12,7 +12,7 @@ import numpy as np
 
 from osasis.seeding import stable_seed
 
-Medium = Literal["photo", "painting", "sketch", "print"]
+Medium = Literal["photo", "painting", "sketch", "print", "mosaic"]
 Painter = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
@@ -101,6 +101,61 @@ def poster(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return _posterized(_saturated(smooth, rng.uniform(1.3, 2.0)), int(rng.integers(3, 5)))
 
 
+def mosaic(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Tiles of one colour each, with grout between."""
+    side = len(image)
+    tile = rng.uniform(2.5, 5) * _scale(image)
+    count = max(2, round(side / tile))
+    tiles = cv2.resize(_saturated(image, 1.4), (count, count), interpolation=cv2.INTER_AREA).astype(float)
+    tiles += rng.normal(0, 9, tiles.shape)
+    flat = cv2.resize(tiles, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    phase = np.arange(side) * count / side % 1
+    grout = (phase < max(0.15, count / side))[:, None] | (phase < max(0.15, count / side))[None]
+    return _bytes(np.where(grout[..., None], rng.uniform(90, 200), flat))
+
+
+def engraving(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Slanted lines, the broader the darker the place, and contours."""
+    gray = cv2.equalizeHist(_gray(image)) / 255.0
+    y, x = np.mgrid[: image.shape[0], : image.shape[1]]
+    angle, period = rng.uniform(0, np.pi), rng.uniform(2.2, 4) * _scale(image)
+    wave = 0.5 + 0.5 * np.cos(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / period)
+    lines = _bytes(255 / (1 + np.exp(-10 * (gray - 0.9 * wave))))
+    return _toned(cv2.min(lines, _contours(image, 6)), rng.uniform(0, 60, 3), rng.uniform(220, 255, 3))
+
+
+def comic(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Few strong colours, black contours, dots in the shade."""
+    flat = _posterized(_saturated(cv2.bilateralFilter(image, 7, 60, 5), 1.8), 4)
+    y, x = np.mgrid[: image.shape[0], : image.shape[1]]
+    period = 3 * _scale(image)
+    dots = np.sin(2 * np.pi * x / period) * np.sin(2 * np.pi * y / period) > 0.2
+    shade = (_gray(image) < 110) & dots
+    lines = _contours(image, rng.uniform(4, 7))[..., None] / 255.0
+    return _bytes(np.where(shade[..., None], 0.6 * flat, flat) * lines)
+
+
+def old_master(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Oil in the colours of a painting."""
+    return _in_colors(oil(image, rng), _PALETTES[rng.integers(len(_PALETTES))])
+
+
+def japanese(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A woodblock print in Hokusai's colours."""
+    return _in_colors(woodblock(image, rng), _HOKUSAI)
+
+
+_HOKUSAI = ((65.7, 0.1, 7.1), (21.5, 2.5, 13.0))
+_PALETTES = (
+    ((35.7, -3.1, 1.1), (18.9, 5.7, 12.3)),  # Gerome, Head of an Italian Woman
+    ((29.8, 5.9, 10.2), (19.9, 3.7, 3.9)),  # Phillips, Lena Ten Broeck
+    ((49.2, 0.3, 9.3), (23.7, 3.5, 10.4)),  # van der Weyden, Portrait of a Lady
+    ((48.2, -8.7, 7.8), (19.6, 4.0, 24.6)),  # van Gogh, Self-Portrait, 1889
+    ((56.1, 0.0, 15.2), (7.7, 6.5, 24.2)),  # van Gogh, The Bedroom
+    ((64.3, 5.5, 30.6), (9.5, 4.4, 14.6)),  # van Gogh, Self-Portrait with a Straw Hat
+)
+"""Mean and deviation of each CIELAB channel of pictures in the public domain (samples/styles/CREDITS.md)."""
+
 STYLES = (
     Style("photo", ("blurry photo", "blurred photograph", "soft photo", "out of focus photo"), blur),
     Style("photo", ("black and white photo", "grayscale photo", "monochrome photograph"), grayscale, colors=False),
@@ -114,6 +169,11 @@ STYLES = (
     Style("print", ("print", "woodblock print", "japanese print", "ukiyo e print", "comic illustration"), woodblock),
     Style("print", ("print", "linocut", "woodcut", "black and white print", "engraving"), linocut, colors=False),
     Style("print", ("print", "screen print", "poster", "pop art print", "cartoon"), poster),
+    Style("painting", ("painting", "old painting", "oil painting", "old master painting"), old_master, colors=False),
+    Style("print", ("print", "japanese print", "japanese woodblock print", "ukiyo e print"), japanese, colors=False),
+    Style("print", ("engraving", "etching", "copper engraving", "engraved print"), engraving, colors=False),
+    Style("print", ("comic", "comic book picture", "comic strip", "cartoon"), comic),
+    Style("mosaic", ("mosaic", "mosaic of tiles", "tile mosaic"), mosaic),
 )
 
 
@@ -162,6 +222,14 @@ def _contrast(gray: np.ndarray, factor: float) -> np.ndarray:
 def _toned(gray: np.ndarray, dark: np.ndarray, light: np.ndarray) -> np.ndarray:
     share = gray[..., None] / 255.0
     return _bytes(dark + (light - dark) * share)
+
+
+def _in_colors(image: np.ndarray, palette: tuple[tuple[float, ...], tuple[float, ...]]) -> np.ndarray:
+    """The image with a palette's mean and deviation of every CIELAB channel (Reinhard et al. 2001)."""
+    lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    mean, deviation = (np.array(part, np.float32) for part in palette)
+    lab = (lab - lab.mean((0, 1))) * (deviation / np.maximum(lab.std((0, 1)), 1e-3)) + mean
+    return _bytes(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB) * 255)
 
 
 def _saturated(image: np.ndarray, factor: float) -> np.ndarray:

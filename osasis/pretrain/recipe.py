@@ -4,10 +4,11 @@ from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from osasis.networks.clip import FIRST_WORD, ClipConfig, ClipTextConfig, ClipVisionConfig
+from osasis.networks.clip import FIRST_WORD, ClipConfig, ClipTextConfig
 from osasis.networks.encoder import EncoderConfig
 from osasis.networks.latent_prior import LatentPriorConfig
 from osasis.networks.perceptual import PerceptualConfig
+from osasis.networks.statistics import StatisticsVisionConfig
 from osasis.networks.unet import UNetConfig
 from osasis.precision import current_precision
 from osasis.pretrain import captions, paint
@@ -93,6 +94,37 @@ class Recipe(BaseModel):
         return self
 
 
+_MINI64_TRAINING: dict[str, Any] = {
+    "iterations": 28,
+    "batch_size": 2,
+    "learning_rate": 1e-4,
+    "rate_decay": 0.6,
+    "t0_ratio": 0.4,
+    "style_photo": {"t0_ratio": 0.3},
+    "weights": {
+        "cross_domain": 1.0,
+        "in_domain": 0.5,
+        "recon_clip": 10.0,
+        "recon_l1": 5.0,
+        "recon_perceptual": 0.25,
+        "style_moments": 10.0,
+        "style_colors": 6.0,
+        "self_similarity": 60.0,
+        "edges": 10.0,
+    },
+    "clip_image": "statistics",
+    "clip_embeddings": "unit",
+    "spn_style": "lambda",
+    "spn_init": "zero",
+    "spn_steps": "spread",
+    "matched_t0": True,
+    "dropout": False,
+    "precision": "bf16",
+    "fit": "crop",
+}
+"""Found by trying on the references of samples/styles: docs/design.md says what each is for."""
+
+
 def _mini64() -> Recipe:
     """64 px, 5.6 M parameters in the UNet: trains in hours on a few cores and runs anywhere."""
     unet = UNetConfig(
@@ -119,7 +151,7 @@ def _mini64() -> Recipe:
         photo_prior=unet.model_copy(update={"cond_channels": None, "learn_sigma": True}),
         clip=ClipConfig(
             embed_dim=128,
-            vision=ClipVisionConfig(layers=(1, 2, 2, 1), width=24, head_width=32, image_size=64),
+            vision=StatisticsVisionConfig(network="lite0", image_size=128, dropout=0.2),
             text=ClipTextConfig(
                 context_length=40, vocab_size=len(vocab) + FIRST_WORD + 2, width=128, heads=4, layers=2
             ),
@@ -127,22 +159,7 @@ def _mini64() -> Recipe:
         ),
         perceptual=PerceptualConfig(kind="clip"),
         style_levels=(0, 1),
-        # Found by trying on the two styles of the demo: docs/design.md says what each is for.
-        train_defaults={
-            "iterations": 24,
-            "batch_size": 2,
-            "learning_rate": 4e-5,
-            "t0_ratio": 0.4,
-            "style_photo": {"t0_ratio": 0.3},
-            "weights": {"cross_domain": 0.7, "recon_perceptual": 2.0},
-            "spn_style": "lambda",
-            "spn_init": "zero",
-            "matched_t0": True,
-            "dropout": False,
-            "precision": "bf16",
-            "clip_embeddings": "unit",
-            "fit": "crop",
-        },
+        train_defaults=_MINI64_TRAINING,
         bank_t0_ratio=0.4,
         diffae_training=PretrainConfig(
             steps=9000, batch_size=32, learning_rate=4e-4, decay="trapezoid", ema=0.999, noisy_weight=300
@@ -150,7 +167,14 @@ def _mini64() -> Recipe:
         latent_prior_training=PretrainConfig(steps=2000, batch_size=128, learning_rate=5e-4, precision="float32"),
         photo_prior_training=PretrainConfig(steps=800, batch_size=16, learning_rate=2e-4, warmup_steps=50, ema=0.99),
         clip_training=ClipTrainConfig(
-            steps=3400, batch_size=64, learning_rate=1e-3, warmup_steps=100, weight_decay=0.1, ema=0.995, variants=7
+            steps=1000,
+            batch_size=64,
+            learning_rate=1e-3,
+            warmup_steps=100,
+            weight_decay=0.1,
+            ema=0.995,
+            variants=8,
+            view_size=64,
         ),
     )
 

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ from cluster.runtime.connection import ClusterError, ClusterInfo, connect
 from cluster.runtime.run_record import RunRecord, run_record
 from cluster.runtime.signals import Stopped, signals_held, stopped_by_signals
 from cluster.storage import Storage, StorageError
+from tests.support.s3_server import S3
+from tests.support.storage_cases import CASES
+from tests.support.storage_environments import Environment
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENTS: dict[str, Callable[..., None]] = {}
@@ -39,6 +42,16 @@ def environment(name: str) -> Callable[[Callable[..., None]], Callable[..., None
         return case
 
     return add
+
+
+ENVIRONMENTS |= {f"storage: {case.__name__.replace('_', ' ')}": case for case in CASES}
+
+
+@pytest.fixture
+def env(s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Environment]:
+    """What the cases of storage change."""
+    with ExitStack() as servers:
+        yield Environment(monkeypatch, tmp_path, s3, servers)
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)

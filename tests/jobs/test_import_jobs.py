@@ -60,7 +60,7 @@ def test_a_base_and_a_style_stylize_as_the_release(
     out = storage.child("bases", "small").uri
     assert run(jobs.import_base, monkeypatch, *base_flags(official, config, out), "--dry-run") == 0
     assert not storage.list_files()
-    assert "Not given, and so absent: clip, perceptual" in capsys.readouterr().out
+    assert "Not given, so absent from the bundle: clip, perceptual" in capsys.readouterr().out
     assert run(jobs.import_base, monkeypatch, *base_flags(official, config, out)) == 0
     assert run(jobs.import_base, monkeypatch, *base_flags(official, config, out)) == 0
     assert "nothing to do" in capsys.readouterr().out

@@ -15,7 +15,6 @@ from catalog.store import StyleCatalog, UnknownStyle
 from cluster.commandline.cli import ConfigError, ExitCode
 from cluster.storage import Storage
 from tests.support.stylize_case import Case
-from tests.support.tiny import SIZE
 
 
 @pytest.fixture
@@ -43,7 +42,7 @@ def test_styles_without_previews_get_them_once(case: Case, monkeypatch: pytest.M
     ]  # fmt: skip
     pictures = [Storage.open(shown[name].preview_uri or "").read_bytes() for name in ("style-0@1", "style-1@1")]
     assert pictures[0] != pictures[1]
-    assert Image.open(io.BytesIO(pictures[0])).size == (8 * SIZE, 2 * SIZE)
+    assert Image.open(io.BytesIO(pictures[0])).size == (8 * 256, 2 * 256)
 
     monkeypatch.setattr("sys.argv", argv(case, "--styles=style-0,style-1"))
     monkeypatch.setattr(jobs.make_previews, "connect", lambda: pytest.fail("there is nothing to do"))

@@ -33,7 +33,8 @@ def test_a_preview_is_what_stylize_makes(base: Base, styles: list[Style], tmp_pa
     preview = make_preview(styles[0], base, tmp_path)
     encoded = encode(base, preview.photos, encoding_for(styles[0], settings))
     assert torch.equal(preview.stylized, stylize(styles[0], encoded, settings))
-    assert Image.open(io.BytesIO(preview.png())).size == (8 * SIZE, 2 * SIZE)
+    for size, side in (("base", SIZE), ("original", 256), (100, 100)):
+        assert Image.open(io.BytesIO(preview.png(size))).size == (8 * side, 2 * side)
     measured = preview.metrics(torch.rand(1, 3, SIZE, SIZE), base)
     assert set(measured) == {"structure", "style_distance", "photo_style_distance"}
 

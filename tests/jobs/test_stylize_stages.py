@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from catalog.manifest import SCHEMA, Manifest
 from catalog.output_names import relative_key, uri_key
 from catalog.store import StyleCatalog
-from cluster.storage import Storage
+from cluster.storage import Storage, StorageRefused, StorageUnavailable
 from jobs.streaming.command import StylizeFlags, resolve
 from jobs.streaming.decoding import Decode
 from jobs.streaming.encoding import Batch, Encode
+from jobs.streaming.failures import RunStopped
 from jobs.streaming.ledger import LocalLedger
 from jobs.streaming.listing import FolderSource, Item, open_source
 from jobs.streaming.planning import Plan, Tally, chunk_inputs, chunks
@@ -29,7 +30,7 @@ from jobs.streaming.variants import Variant
 from jobs.streaming.worker import Failed
 from jobs.streaming.writing import Write
 from osasis.image import decode_image
-from osasis.settings import StylizeConfig, TextConfig
+from osasis.settings import OutputConfig, StylizeConfig, TextConfig
 from tests.support.hostile import encoded, hostile_files, picture, write_files
 from tests.support.stylize_case import Case
 from tests.support.tiny import SIZE, make_tiny_base, make_tiny_style
@@ -80,7 +81,7 @@ def test_a_table_gives_one_input_a_row(tmp_path: Path, kind: str) -> None:
     items = list(source.items())
     assert [source.read(item.locator) for item in items[:2]] == [b"A", b"B"]
     assert len({item.key for item in items}) == len({item.uri for item in items}) == 3
-    with pytest.raises(FileNotFoundError, match="empty in this row"):
+    with pytest.raises(FileNotFoundError, match="row 3 is empty"):
         source.read(items[2].locator)
 
 
@@ -156,10 +157,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def stylizer_task(tiny: Path, output: Path, styles: int = 2) -> StylizerTask:
+def stylizer_task(tiny: Path, output: Path, styles: int = 2, **settings: Any) -> StylizerTask:
     variants = tuple(Variant(f"style-{i}", 1, str(tiny / f"style-{i}.safetensors")) for i in range(styles))
     encode = Encode(str(tiny / "base"), tiny / "cache", batch_size=4, threads=1, device="cpu")
-    return StylizerTask(encode, variants, Stylize(FAST, TextConfig()), Write(Storage.open(output)))
+    source = FolderSource(Storage.open(output.parent / "in"))
+    write = Write(Storage.open(output), source, 10**7, OutputConfig(**settings))
+    return StylizerTask(encode, variants, Stylize(FAST, TextConfig()), write)
 
 
 def chunk_of(folder: Path, labels: list[str]) -> pa.Table:
@@ -192,6 +195,27 @@ def test_what_cannot_be_read_fails(tmp_path: Path) -> None:
     (row,) = chunk["inputs"]
     assert (row["status"], row["error_type"]) == ("failed", "unreadable")
     assert "NotFound" in row["error"]
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_storage_that_serves_nobody_stops_the_run_and_one_that_refuses_an_input_fails_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: bool
+) -> None:
+    write_files(tmp_path, {"a.png": encoded(picture(), "PNG")})
+    work = chunk_of(tmp_path, ["style-0@1"])
+    error = StorageRefused("a.png: access denied") if refused else StorageUnavailable("a.png: credentials have expired")
+
+    def read(source: FolderSource, locator: str) -> bytes:
+        raise error
+
+    monkeypatch.setattr(FolderSource, "read", read)
+    decode = Decode(FolderSource(Storage.open(tmp_path)), SIZE, "crop", 10**7)
+    if refused:
+        (chunk,) = decode(work, LocalLedger()).to_pylist()
+        assert [(row["status"], row["error_type"]) for row in chunk["inputs"]] == [("failed", "unreadable")]
+    else:
+        with pytest.raises(RunStopped, match=r"an input cannot be read: a\.png: credentials have expired"):
+            decode(work, LocalLedger())
 
 
 def stylized(stylizer: Stylizer, chunk: pa.Table) -> list[Row]:

@@ -1,5 +1,6 @@
 """Control at inference: levels, swapped conditioning, strength; each must do what its name says, exactly."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,16 @@ def test_strength_one_is_the_style(base: Base, style: Style, encoded: Content) -
     whole = stylize(style, encoded, StylizeConfig(**FAST))
     for part in ("both", "z", "weights"):
         assert torch.equal(run(base, style, encoded, style_strength=1, strength_of=part), whole)
+
+
+def test_an_spn_that_is_spread_weighs_less_at_each_of_more_steps(base: Base, style: Style, encoded: Content) -> None:
+    trained_in = {"decode_steps": FAST["decode_steps"] // 2}
+    header = style.header.model_copy(
+        update={"config": style.config.model_copy(update={"spn_steps": "spread"} | trained_in)}
+    )
+    spread = run(base, replace(style, header=header), encoded, lambda_spn=0.2)
+    assert torch.equal(spread, run(base, style, encoded, lambda_spn=0.1))
+    assert not torch.equal(spread, run(base, style, encoded, lambda_spn=0.2))
 
 
 def test_strength_moves_from_one_end_to_the_other(base: Base, style: Style, encoded: Content) -> None:

@@ -158,3 +158,42 @@ def test_training_in_a_notebook(folder: Path) -> None:
 def test_settings_are_of_one_of_two_kinds() -> None:
     assert not set(StylizeConfig.model_fields) & set(TextConfig.model_fields)
     assert load_base is osasis.load_base
+
+
+def test_a_size_lays_the_square_back_on_the_whole_picture(pipeline: StylePipeline) -> None:
+    photo = picture(60, 40)
+    whole = pipeline(photo, size="original", **FAST)
+    assert whole.size == (60, 40)
+    np.testing.assert_array_equal(np.asarray(whole)[:, :10], np.asarray(photo)[:, :10])
+    assert not same(whole, photo)
+    assert pipeline(photo, size=30, **FAST).size == (30, 20)
+    assert pipeline(photo, size=600, **FAST).size == (60, 40), "nothing is enlarged"
+    assert pipeline(photo, size="original", fit="pad", **FAST).size == (60, 40)
+    assert [image.size for image in pipeline([photo, picture(33, 50)], size="original", **FAST)] == [(60, 40), (33, 50)]
+    details = [pipeline(photo, size="original", detail=detail, **FAST) for detail in ("guided", "residual", "none")]
+    assert len({image.tobytes() for image in details}) == 3
+
+
+def test_a_style_knows_its_references_contrast_and_keeps_it_in_its_file(folder: Path, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (4 * SIZE, 4 * SIZE, 3), dtype=np.uint8)
+    quick: dict[str, Any] = {"iterations": 1, "batch_size": 1, "encode_steps": 10, "decode_steps": 5}
+    trained = train_style(Image.fromarray(noise), folder / "base", photo=picture(SIZE, SIZE), **quick)
+    assert np.asarray(trained.style.header.texture).shape == (2, 3)
+    trained.save(tmp_path / "style.safetensors")
+    saved = StylePipeline.from_files(folder / "base", tmp_path / "style.safetensors")
+    assert saved.style.header.texture == trained.style.header.texture
+    photo = picture(4 * SIZE, 4 * SIZE)
+    textured, plain = (
+        np.asarray(saved(photo, size="original", detail=d, **FAST), float) for d in ("residual", "guided")
+    )
+    assert textured.std() > plain.std()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"size": 0}, {"size": "large"}, {"size": "original", "framing": "original"}, {"detail": "guided"},
+     {"size": 90, "detail": "sharp"}],
+)  # fmt: skip
+def test_sizes_that_cannot_be_are_refused(pipeline: StylePipeline, settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"size|detail"):
+        pipeline(picture(30, 30), **settings, **FAST)

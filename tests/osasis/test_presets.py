@@ -203,4 +203,4 @@ def test_recipes_of_former_versions_are_read() -> None:
         former[then] = former.pop(now)
         former[then]["bf16"] = former[then].pop("precision") == "bf16"
     assert Recipe.model_validate(former) == recipe
-    assert [recipe.training(part).steps for part in PARTS] == [9000, 2000, 800, 3400]
+    assert [recipe.training(part).steps for part in PARTS] == [9000, 2000, 800, 1000]

@@ -28,7 +28,7 @@ class InProcess:
     @classmethod
     @contextmanager
     def connected(
-        cls, decode: Decode, task: Task, worker: type[Worker[Any]], resources: Resources, most: int | None, *_: object
+        cls, decode: Decode, task: Task, worker: type[Worker[Any]], resources: Resources, most: int | None
     ) -> Iterator["InProcess"]:
         yield cls(*ray.cloudpickle.loads(ray.cloudpickle.dumps((decode, task, worker))))
 

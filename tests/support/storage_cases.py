@@ -1,20 +1,12 @@
-"""Environments set up otherwise than a developer's machine, or against us: each works or is told in a sentence.
+"""The hostile environments of storage: settings of S3, faults in the middle, disks and caches."""
 
-A case is a function that takes what its module's helper gives; its name says the environment.
-"""
-
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
-
-import pytest
+from collections.abc import Callable
 
 from tests.support import failing_storage as failing
 from tests.support import storage_environments as storage
-from tests.support.s3_server import S3
 from tests.support.storage_environments import Environment
 
-STORAGE: list[Callable[[Environment], None]] = [
+CASES: list[Callable[[Environment], None]] = [
     storage.keys_in_a_profile,
     storage.endpoint_in_a_profile,
     storage.endpoint_in_the_services_of_a_profile,
@@ -60,19 +52,3 @@ STORAGE: list[Callable[[Environment], None]] = [
     failing.a_cache_that_all_can_write_to,
     failing.a_file_planted_in_the_cache,
 ]
-
-
-@pytest.fixture
-def environment(s3: S3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Environment]:
-    with ExitStack() as servers:
-        yield Environment(monkeypatch, tmp_path, s3, servers)
-
-
-@pytest.mark.parametrize("case", STORAGE, ids=lambda case: case.__name__)
-def test_storage_in_a_hostile_environment(case: Callable[[Environment], None], environment: Environment) -> None:
-    case(environment)
-
-
-def test_the_hostile_environments_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
-    with capsys.disabled():
-        print(f"\n{len(STORAGE)} hostile environments")

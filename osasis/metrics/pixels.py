@@ -1,10 +1,7 @@
-"""Measures of a stylized picture: how much structure it kept, and how near it came to the reference's style."""
+"""Structure that a stylized picture kept, measured on its pixels."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from osasis.base import Base
 
 
 def gradient_correlation(a: Tensor, b: Tensor) -> Tensor:
@@ -37,22 +34,6 @@ def structural_similarity(a: Tensor, b: Tensor, window: int = 8) -> Tensor:
     return (ssim / ((mu_x.square() + mu_y.square() + c1) * (var_x + var_y + c2))).mean((1, 2, 3))
 
 
-def style_distance(images: Tensor, reference: Tensor, base: Base) -> Tensor:
-    """Distance of style: first and second moments of the bundle's feature maps (CLIP's or LPIPS's), and of colour.
-
-    ``images`` [B, 3, S, S], ``reference`` [1, 3, S, S] in [-1, 1] → [B]; 0 for equal statistics. Moments forget where
-    things are, so that another person in the same paint is near (Gatys et al. 2016; Huang and Belongie 2017).
-    """
-    total = torch.zeros(len(images), device=images.device)
-    features = base.clip.features if base.spec.clip and base.clip.has_features else base.perceptual.features
-    maps = [*zip([images, *features(images)], [reference, *features(reference)], strict=True)]
-    for ours, theirs in maps:
-        for moment in (_mean, _deviation):
-            u, v = moment(ours), moment(theirs)
-            total = total + (u - v).norm(dim=1) / v.norm(dim=1).clamp_min(1e-6)
-    return total / (2 * len(maps))
-
-
 def _edges(images: Tensor) -> Tensor:
     smooth = F.avg_pool2d(F.pad(_luminance(images), (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     dx = smooth[..., 1:-1, 2:] - smooth[..., 1:-1, :-2]
@@ -62,11 +43,3 @@ def _edges(images: Tensor) -> Tensor:
 
 def _luminance(images: Tensor) -> Tensor:
     return (images * images.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
-
-
-def _mean(features: Tensor) -> Tensor:
-    return features.float().mean((2, 3))
-
-
-def _deviation(features: Tensor) -> Tensor:
-    return features.float().std((2, 3))
