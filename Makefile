@@ -31,6 +31,7 @@ check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python .ci/guards.py
 
 clean:
 	rm -rf .venv runs build *.egg-info

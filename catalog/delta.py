@@ -81,7 +81,7 @@ def explained(storage: Storage, name: str, operation: str) -> Iterator[None]:
         raise kind(f"{where}: cannot {operation}: {_first_words(error)}{advice}") from error
 
 
-_ADVICE = "a file of the table is missing or damaged: docs/catalog.md, 'A damaged table', says how to find and mend it"
+_ADVICE = "a file of the table is missing or damaged: restore it from a backup or an earlier object version"
 _DAMAGE = ("Json error", "No table metadata", "found gap", "Parquet", "No such file", "Not a directory")
 
 

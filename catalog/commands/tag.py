@@ -23,4 +23,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(catalog: "StyleCatalog", options: argparse.Namespace) -> None:
     from catalog.commands.output import print_changed
 
-    print_changed(catalog.tag(options.select, **{options.what: options.tags}), "tagged", json=options.json)
+    print_changed(catalog.tag(options.select, **{options.what: options.tags}), "tags changed", json=options.json)

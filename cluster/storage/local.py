@@ -9,12 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from cluster.storage.types import TEMP_PREFIX, FileInfo, NotFound, StorageError, StorageRefused, StorageUnavailable
-
-if TYPE_CHECKING:
-    pass
 
 _UNAVAILABLE = frozenset(
     getattr(errno, name)

@@ -56,8 +56,8 @@ class Storage:
     @property
     def filesystem(self) -> "FileSystem":
         """For Ray and pyarrow; made in this process from its own environment."""
-        if self.is_local:  # Arrow is slow to load
-            from pyarrow.fs import LocalFileSystem
+        if self.is_local:
+            from pyarrow.fs import LocalFileSystem  # slow to load, and needed by Ray and Arrow alone
 
             return LocalFileSystem()
         from cluster.storage.arrow import make_filesystem

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from botocore.exceptions import ClientError, ConnectionError, HTTPClientError, SSLError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
@@ -14,9 +14,6 @@ from cluster.storage import aws
 from cluster.storage.local import write_whole
 from cluster.storage.s3_errors import MISSING, code_of, explain_text, explained
 from cluster.storage.types import TEMP_PREFIX, FileInfo, NotFound, StorageError, StorageRefused, StorageUnavailable
-
-if TYPE_CHECKING:
-    pass
 
 _BUFFER = 8 << 20
 

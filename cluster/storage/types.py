@@ -4,10 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
-
-if TYPE_CHECKING:
-    pass
+from typing import BinaryIO, Protocol
 
 TEMP_PREFIX = ".osasis-tmp-"
 """Unfinished local files begin so; they are never listed and their names are refused."""

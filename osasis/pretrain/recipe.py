@@ -94,8 +94,7 @@ class Recipe(BaseModel):
         return self
 
 
-# Found by trying on the references of samples/styles: docs/design.md says what each is for.
-_MINI64_STYLES: dict[str, Any] = {
+_MINI64_TRAINING: dict[str, Any] = {
     "iterations": 28,
     "batch_size": 2,
     "learning_rate": 1e-4,
@@ -123,6 +122,7 @@ _MINI64_STYLES: dict[str, Any] = {
     "precision": "bf16",
     "fit": "crop",
 }
+"""Found by trying on the references of samples/styles: docs/design.md says what each is for."""
 
 
 def _mini64() -> Recipe:
@@ -159,7 +159,7 @@ def _mini64() -> Recipe:
         ),
         perceptual=PerceptualConfig(kind="clip"),
         style_levels=(0, 1),
-        train_defaults=_MINI64_STYLES,
+        train_defaults=_MINI64_TRAINING,
         bank_t0_ratio=0.4,
         diffae_training=PretrainConfig(
             steps=9000, batch_size=32, learning_rate=4e-4, decay="trapezoid", ema=0.999, noisy_weight=300

@@ -148,4 +148,4 @@ def test_hostile_names_go_through_the_whole_job(tmp_path: Path) -> None:
         Path(os.fsdecode(os.path.join(os.fsencode(folder), name))).write_bytes(photo if b"gone" not in name else b"x")
     tally = case.run(execute=InProcess.connected)
     assert case.check_consistent() == {"done": 4, "rejected": 1}
-    assert tally.counts()["passed_over"] == 1
+    assert tally.counts()["passed over, .txt files"] == 1

@@ -1,4 +1,4 @@
-"""A tiny CLIP and pictures for it."""
+"""A small CLIP and pictures to train it on."""
 
 from typing import Any
 
