@@ -16,7 +16,7 @@ from osasis.errors import BaseError, CheckpointError
 from osasis.full_size import Size, full_size, scaled, texture_of
 from osasis.image import FitMode, FitTransform, fit, to_image, to_tensor, unfit, upright_rgb
 from osasis.method import Progress, effective, pictures_of
-from osasis.settings import OutputConfig, Preset, StylizeConfig, TextConfig, train_config
+from osasis.settings import PictureConfig, Preset, StylizeConfig, TextConfig, train_config
 from osasis.strength import NO_STYLE, at_strength, no_style
 from osasis.style_training import StyleTraining
 from osasis.upsampling import Detail
@@ -115,7 +115,7 @@ class StylePipeline:
             framing: "square": the base's size; "original": scaled back to the region it was cut from, with "pad" the
                 whole picture in its own size.
             size, detail: "original": the whole picture in its own size, the square laid back on it; a number: the same
-                with a longer side of at most so many pixels. For both see OutputConfig.
+                with a longer side of at most so many pixels. For both see PictureConfig.
             seed, generator: of what is drawn. DDIM draws nothing, so that equal pictures give equal results.
             callback: called with progress.
             settings: any field of StylizeConfig or TextConfig, such as ``lambda_spn=0.1`` or ``text_strength=2``.
@@ -128,7 +128,7 @@ class StylePipeline:
         listed = [images] if isinstance(images, Image.Image) else list(images)
         if not all(isinstance(image, Image.Image) for image in listed):
             raise TypeError("give a PIL image or a list of them")
-        output = OutputConfig(size=size) if detail is None else OutputConfig(size=size, detail=detail)
+        output = PictureConfig(size=size) if detail is None else PictureConfig(size=size, detail=detail)
         if size != "base" and framing == "original":
             raise ValueError("framing and size say the same thing: give one of them")
         config, text_config = _configs(settings, generator.initial_seed() if generator else seed)

@@ -352,7 +352,7 @@ class TextConfig(_Settings):
         return unknown
 
 
-class OutputConfig(_Settings):
+class PictureConfig(_Settings):
     """How stylized pictures come out."""
 
     size: Size = Field(
@@ -372,7 +372,7 @@ class OutputConfig(_Settings):
 
     def identity(self) -> dict[str, Any]:
         """What of these settings changes files; nothing where all are as they always were."""
-        default = OutputConfig().described()
+        default = PictureConfig().described()
         return {} if self.described() == default else self.described()
 
     def described(self) -> dict[str, Any]:

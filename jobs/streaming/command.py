@@ -24,7 +24,7 @@ from jobs.streaming.variants import Variant
 from osasis.base import BaseSpec, bundled_bases, fingerprint
 from osasis.errors import OsasisError
 from osasis.image import DECODER, FitMode
-from osasis.settings import OutputConfig, StylizeConfig, TextConfig
+from osasis.settings import PictureConfig, StylizeConfig, TextConfig
 
 _FIRST = {"t0_ratio", "encode_steps", "decode_steps", "lambda_spn", "style_levels", "seed"}
 """Parameters of stylization that were always part of :func:`params_hash`."""
@@ -47,7 +47,7 @@ class TextFlags(TextConfig):
     text: list[str] = Field([], description="Prompts, such as smiling; each makes pictures of its own.")
 
 
-class StylizeFlags(StylesFlags, StreamFlags, OutputConfig, StylizeConfig, TextFlags):  # type: ignore[misc]  # each has a model_config; the first counts
+class StylizeFlags(StylesFlags, StreamFlags, PictureConfig, StylizeConfig, TextFlags):  # type: ignore[misc]  # each has a model_config; the first counts
     """Stylize every picture of --input in every style of --styles, as pictures and a manifest under --output.
 
     Running the same command again does only what is missing. Exit code 3 counts what earlier runs rejected or failed,
@@ -55,10 +55,9 @@ class StylizeFlags(StylesFlags, StreamFlags, OutputConfig, StylizeConfig, TextFl
     """
 
     examples: ClassVar[tuple[str, ...]] = (
-        "--storage runs/demo --styles all --input photos --output out",
         "--storage s3://bucket/styles --styles monet@prod,tag:print --input s3://bucket/photos "
         "--output s3://bucket/out --gpus-per-worker 1",
-        "--storage runs/demo --styles all --input photos --output out --fit pad --size original --format jpeg",
+        "--storage runs/demo --styles all --input photos --output out --size original --format jpeg",
         "--storage runs/demo --styles none --text smiling,'grey hair' --input photos --output out --dry-run",
     )
 
@@ -66,9 +65,9 @@ class StylizeFlags(StylesFlags, StreamFlags, OutputConfig, StylizeConfig, TextFl
         """The method's part."""
         return StylizeConfig(**self.model_dump(include=set(StylizeConfig.model_fields)))
 
-    def output_config(self) -> OutputConfig:
+    def output_config(self) -> PictureConfig:
         """How pictures come out."""
-        return OutputConfig(**self.model_dump(include=set(OutputConfig.model_fields)))
+        return PictureConfig(**self.model_dump(include=set(PictureConfig.model_fields)))
 
     def text_config(self) -> TextConfig:
         """The part of text-driven manipulation."""
@@ -162,7 +161,7 @@ def params_hash(
     base_fingerprint: str,
     text: Mapping[str, Any] | None = None,
     *,
-    output: OutputConfig | None = None,
+    output: PictureConfig | None = None,
     decoder: int = DECODER,
 ) -> str:
     """Identity of the parameters that change pixels, the style aside. 16 hex digits.

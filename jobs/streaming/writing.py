@@ -24,7 +24,7 @@ from jobs.streaming.rows import Row
 from osasis.full_size import Texture, full_size, scaled
 from osasis.image import FitTransform, decode_image, encode_image, pixels_to_tensor
 from osasis.imaging.encode import EXTENSIONS
-from osasis.settings import OutputConfig
+from osasis.settings import PictureConfig
 
 PIXELS_AT_ONCE = 64_000_000
 """Pixels of photographs that a worker's threads may hold at once; a larger photograph is held alone. About 14 bytes
@@ -46,7 +46,7 @@ class Write:
     output: Storage
     source: Source
     max_pixels: int
-    settings: OutputConfig
+    settings: PictureConfig
 
     def __call__(self, label: str, row: Row, pixels: npt.NDArray[np.uint8], texture: Texture = ()) -> Row:
         """Where the picture of a row of PICTURE in the variant ``label`` is, and its sha256."""

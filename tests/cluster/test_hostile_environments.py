@@ -93,11 +93,17 @@ def table(count=1):
 """
 
 
+def _heed() -> None:
+    """Signals have their effect, even where the tests run in the background, which ignores Ctrl-C."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def job(body: str, folder: Path, expect: int, *, env: dict[str, str] | None = None, **options: Any) -> str:
     """Runs ``main`` of ``body`` by run_job; what it printed on both streams, unless ``options`` redirect them."""
     script = folder / "job.py"
     script.write_text(PRELUDE + textwrap.dedent(body) + "\nrun_job(main)\n")
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": ROOT} | options
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": ROOT, "preexec_fn": _heed} | options
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHONIO")}
     environment |= {"PYTHONPATH": str(ROOT), "COLUMNS": "60"} | (env or {})
     command = [sys.executable, str(script), str(folder)]
@@ -318,8 +324,12 @@ def _(tmp_path: Path) -> None:
 @environment("Ctrl-C while Ray is shutting down")
 def _() -> None:
     finished = []
-    with pytest.raises(Stopped, match="Ctrl-C"), stopped_by_signals(), signals_held():
-        finished.append(signal.raise_signal(signal.SIGINT))
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(Stopped, match="Ctrl-C"), stopped_by_signals(), signals_held():
+            finished.append(signal.raise_signal(signal.SIGINT))
+    finally:
+        signal.signal(signal.SIGINT, previous)
     assert finished
     assert signals._State.watchdog is None
 
@@ -403,7 +413,7 @@ STYLIZE = ("--styles", "all", "--input", "photos")
 
 @environment("a relative --output in a submitted job")
 def _(monkeypatch: pytest.MonkeyPatch) -> None:
-    from jobs.streaming.plan import StylizeFlags
+    from jobs.streaming.command import StylizeFlags
 
     flags = (*STYLIZE, "--storage", "s3://bucket/styles", "--output")
     parse_flags(StylizeFlags, [*flags, "out"])

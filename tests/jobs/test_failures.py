@@ -228,7 +228,7 @@ def test_a_fault_of_storage_leaves_rows_undecided(case: Case) -> None:
 
 def test_a_style_that_cannot_be_loaded_stops_the_run(case: Case) -> None:
     case.add_pictures(1)
-    case.root.write_bytes("styles/style-0-0.safetensors", b"damaged")
+    case.root.write_bytes("styles/style-0-0.safetensors", b"\0" * case.root.size("styles/style-0-0.safetensors"))
     with pytest.raises(RunStopped, match=r"style-0@1 cannot be loaded: StorageRefused: .*sha256"):
         case.run()
     assert case.rows() == []

@@ -14,6 +14,7 @@ from jobs.finetuning import queue
 from jobs.finetuning.plan import StylePlan, make_plan
 from jobs.finetuning.styles_file import StylesFile
 from tests.support.hostile import encoded, picture
+from tests.support.styles import new_style
 from tests.support.tiny import make_tiny_base
 
 
@@ -56,7 +57,7 @@ def test_who_waits_finds_the_style_trained_and_trains_nothing(
 
         def append(self, text: str) -> None:
             notes.append(text)
-            plan.folder.place.write_bytes("result.json", b"{}")
+            plan.folder.write_result(new_style(storage, "waves"))
             first.__exit__(None, None, None)
 
     assert fit(plan, storage, EndsWhenNoticed(), wait=True).error is None

@@ -18,7 +18,7 @@ from jobs.streaming.listing import FolderSource
 from jobs.streaming.rows import Row
 from jobs.streaming.writing import PhotographChanged, PhotographUnreadable, Write, _Room
 from osasis.image import decode_image, fit
-from osasis.settings import OutputConfig, StylizeConfig
+from osasis.settings import PictureConfig, StylizeConfig
 from tests.support.hostile import encoded, picture
 from tests.support.in_process import without_cluster
 from tests.support.stylize_case import Case
@@ -44,7 +44,7 @@ class Bench:
         }  # fmt: skip
 
     def write(self, **settings: Any) -> Row:
-        write = Write(Storage.open(self.folder / "out"), self.source, 10_000, OutputConfig(**settings))
+        write = Write(Storage.open(self.folder / "out"), self.source, 10_000, PictureConfig(**settings))
         return write("s@1", self.row, self.pixels)
 
     def written(self, **settings: Any) -> Image.Image:
@@ -90,7 +90,7 @@ def test_what_a_format_cannot_hold_fails_alone(bench: Bench, monkeypatch: pytest
 
 
 def _hash(**settings: Any) -> str:
-    return params_hash(StylizeConfig(), "crop", "f" * 16, output=OutputConfig(**settings))
+    return params_hash(StylizeConfig(), "crop", "f" * 16, output=PictureConfig(**settings))
 
 
 def test_only_settings_that_have_an_effect_are_other_parameters() -> None:
@@ -109,17 +109,17 @@ def test_only_settings_that_have_an_effect_are_other_parameters() -> None:
 
 def test_settings_without_an_effect_are_refused() -> None:
     with pytest.raises(ValidationError, match="PNG keeps everything"):
-        OutputConfig(format_quality=80)
+        PictureConfig(format_quality=80)
     with pytest.raises(ValidationError, match="give a size"):
-        OutputConfig(detail="guided")
+        PictureConfig(detail="guided")
     for size in (0, -1, "huge"):
         with pytest.raises(ValidationError):
-            OutputConfig(size=size)  # type: ignore[arg-type]
+            PictureConfig(size=size)  # type: ignore[arg-type]
 
 
 def test_flags_are_read_as_typed() -> None:
     given = {"storage": "s", "styles": "all", "input": "i", "output": "o"}
-    assert StylizeFlags(**given, size="256", format="webp").output_config() == OutputConfig(size=256, format="webp")
+    assert StylizeFlags(**given, size="256", format="webp").output_config() == PictureConfig(size=256, format="webp")
     assert StylizeFlags(**given, size="original", detail="none").output_config().detail == "none"
 
 

@@ -30,7 +30,7 @@ from jobs.streaming.variants import Variant
 from jobs.streaming.worker import Failed
 from jobs.streaming.writing import Write
 from osasis.image import decode_image
-from osasis.settings import OutputConfig, StylizeConfig, TextConfig
+from osasis.settings import PictureConfig, StylizeConfig, TextConfig
 from tests.support.hostile import encoded, hostile_files, picture, write_files
 from tests.support.stylize_case import Case
 from tests.support.tiny import SIZE, make_tiny_base, make_tiny_style
@@ -161,7 +161,7 @@ def stylizer_task(tiny: Path, output: Path, styles: int = 2, **settings: Any) ->
     variants = tuple(Variant(f"style-{i}", 1, str(tiny / f"style-{i}.safetensors")) for i in range(styles))
     encode = Encode(str(tiny / "base"), tiny / "cache", batch_size=4, threads=1, device="cpu")
     source = FolderSource(Storage.open(output.parent / "in"))
-    write = Write(Storage.open(output), source, 10**7, OutputConfig(**settings))
+    write = Write(Storage.open(output), source, 10**7, PictureConfig(**settings))
     return StylizerTask(encode, variants, Stylize(FAST, TextConfig()), write)
 
 

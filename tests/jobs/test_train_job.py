@@ -61,7 +61,7 @@ def test_two_styles_at_once_then_nothing_to_do(tmp_path: Path, base: Path, s3: A
         local = tmp_path / f"{row.style_id}.safetensors"
         Storage.open(row.checkpoint_uri).download_file("", local)
         assert load_style(local, loaded).header.style_id == row.style_id
-        assert Image.open(io.BytesIO(Storage.open(row.preview_uri or "").read_bytes())).size == (8 * 16, 2 * 16)
+        assert Image.open(io.BytesIO(Storage.open(row.preview_uri or "").read_bytes())).size == (8 * 256, 2 * 256)
         embedding = StyleCatalog.open(storage).show(str(row)).clip_embedding
         assert embedding is not None
         assert np.linalg.norm(embedding) == pytest.approx(1, rel=1e-3)
