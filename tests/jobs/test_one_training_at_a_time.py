@@ -57,6 +57,7 @@ def test_who_waits_finds_the_style_trained_and_trains_nothing(
 
         def append(self, text: str) -> None:
             notes.append(text)
+            plan.folder.write("style.safetensors", b"weights")
             plan.folder.write_result(new_style(storage, "waves"))
             first.__exit__(None, None, None)
 

@@ -38,7 +38,7 @@ class Bench:
         square, transform = fit(self.photo, SIDE)
         self.pixels = 255 - np.asarray(square)
         self.row: Row = {
-            "key": "a.png", "locator": "a.png", "width": 60, "height": 40, "pixels": square.tobytes(),
+            "key": "a.png", "locator": str(folder / "in/a.png"), "width": 60, "height": 40, "pixels": square.tobytes(),
             "transform": transform.model_dump_json(),
             "input_sha256": Storage.open(folder / "in/a.png").sha256(),
         }  # fmt: skip
