@@ -15,6 +15,10 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from catalog.errors import DamagedTable
 from cluster.storage import Storage, StorageError, StorageUnavailable
 
+ROWS = "catalog"
+EVENTS = "catalog_events"
+"""Where the tables of the catalog stand below the storage."""
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -69,7 +73,7 @@ def explained(storage: Storage, name: str, operation: str) -> Iterator[None]:
     except Exception as error:
         if not isinstance(error, (DeltaError, OSError)) and not type(error).__module__.startswith("pyarrow"):
             raise
-        if known := storage.explain(error):
+        if not (storage.is_local and _is_damage(error)) and (known := storage.explain(error)):
             raise known[0](f"{where}: cannot {operation}: {known[1]}") from error
         if not storage.is_local:
             # Storage explains dead servers, proxies and certificates better than Delta does.
@@ -77,11 +81,16 @@ def explained(storage: Storage, name: str, operation: str) -> Iterator[None]:
                 next(storage.walk(f"{name}/_delta_log", recursive=False), None)
             except StorageError as better:
                 raise type(better)(f"{where}: cannot {operation}: {better}") from error
-        kind, advice = (DamagedTable, f"; {_ADVICE}") if _is_damage(error) else (StorageError, "")
+        kind, advice = (DamagedTable, _advice(name)) if _is_damage(error) else (StorageError, "")
         raise kind(f"{where}: cannot {operation}: {_first_words(error)}{advice}") from error
 
 
-_ADVICE = "a file of the table is missing or damaged: restore it from a backup or an earlier object version"
+def _advice(name: str) -> str:
+    if name in (ROWS, EVENTS):
+        return "; a file of it is missing or damaged: style-catalog verify names the file and how to mend it"
+    return "; a file of it is missing or damaged: restore it from a backup, or move the table aside to do all again"
+
+
 _DAMAGE = ("Json error", "No table metadata", "found gap", "Parquet", "No such file", "Not a directory")
 
 

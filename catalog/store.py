@@ -8,9 +8,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from catalog.delta import ROWS
 from catalog.errors import CatalogUsageError, CheckpointMismatch, UnknownStyle
 from catalog.selector import parse
-from catalog.tables import ROWS, Tables
+from catalog.tables import Tables
 from cluster.storage import Storage
 
 if TYPE_CHECKING:

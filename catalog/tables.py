@@ -14,17 +14,13 @@ from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
 from catalog.columns import EVENT_COLUMNS, STYLE_COLUMNS, arrow_schema
-from catalog.delta import explained, open_table
+from catalog.delta import EVENTS, ROWS, explained, open_table
 from catalog.errors import NewerCatalog
 from cluster.storage import Storage, StorageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from tenacity import RetryCallState, Retrying
-
-ROWS = "catalog"
-EVENTS = "catalog_events"
-"""Where the tables stand below the storage."""
 
 FORMAT = 3
 """Raised when a change would mislead an older program; added columns mislead none. 1 had no events, 2 absolute URIs."""

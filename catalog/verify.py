@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from catalog.delta import EVENTS, ROWS
 from catalog.gc import ORPHAN_GUARD, orphans
 from catalog.style_folder import URIS
+from catalog.table_check import table_damage
 from catalog.tables import Tables
 from catalog.view import Question, VersionKey, View
 from cluster.storage import NotFound, Storage, StorageError
@@ -14,9 +16,9 @@ from cluster.storage import NotFound, Storage, StorageError
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as the catalog says. ``style`` is ``id@version``, or empty for an orphan."""
+    """One thing that is not as the catalog says. ``style`` is ``id@version``; empty for orphans and files of tables."""
 
-    kind: Literal["missing", "damaged", "unreadable", "orphan"]
+    kind: Literal["missing", "damaged", "unreadable", "orphan", "table-missing", "table-damaged"]
     style: str
     uri: str
     message: str
@@ -27,6 +29,8 @@ def verify(
 ) -> Iterator[Finding | VersionKey]:
     """Yields each version when it is looked at, and findings as they turn up; changes nothing.
 
+    The tables come first; where a file of them is damaged, nothing else is looked at.
+
     Deleted versions are looked at too, for they can be restored; those that gc has freed are not.
 
     Args:
@@ -36,6 +40,10 @@ def verify(
     Raises:
         StorageError: the catalog itself cannot be read.
     """
+    damage = [found for name, remedy in _REMEDIES.items() for found in table_damage(tables.storage, name, remedy)]
+    if damage:
+        yield from (Finding(found.kind, "", found.uri, found.message) for found in damage)
+        return  # what such a table says of files may be wrong
     columns = ("style_id", "version", "status", "checkpoint_sha256", "checkpoint_bytes", *URIS)
     view = View(tables)
     rows = view.versions(pairs, columns) if pairs is not None else [*view.ask(Question(columns, deleted=True))]
@@ -46,6 +54,16 @@ def verify(
     if pairs is None:
         for folder in orphans(tables, (now or datetime.now(UTC)) - ORPHAN_GUARD):
             yield Finding("orphan", "", tables.storage.child_uri(folder), "no version needs it; gc frees it")
+
+
+_ANEW = (
+    "or move catalog and catalog_events aside: training again with the same flags registers finished styles without "
+    "computing them"
+)
+_REMEDIES = {
+    ROWS: _ANEW,
+    EVENTS: "or move catalog_events aside: versions stay, aliases, added tags, notes and deletions are lost",
+}
 
 
 def _look_at(row: dict[str, Any], quick: bool) -> Iterator[Finding]:

@@ -34,7 +34,7 @@ def run(catalog: "StyleCatalog", options: argparse.Namespace) -> int:
         if isinstance(item, Finding):
             findings.append(item)
             if not options.json:
-                print(printable(f"{item.kind}: {item.style or 'orphan'}: {item.uri}: {item.message}"), flush=True)
+                print(printable(f"{item.kind}: {item.style or 'no style'}: {item.uri}: {item.message}"), flush=True)
         else:
             seen += 1
     report = {"versions": seen, "findings": [asdict(finding) for finding in findings]}

@@ -11,10 +11,11 @@ from deltalake import DeltaTable, write_deltalake
 
 from catalog.__main__ import main
 from catalog.columns import STYLE_COLUMNS, arrow_schema
+from catalog.delta import EVENTS
 from catalog.errors import CatalogUsageError, NewerCatalog
 from catalog.schema import StyleVersion
 from catalog.store import TABLE, StyleCatalog
-from catalog.tables import EVENTS, Log
+from catalog.tables import Log
 from catalog.view import Question
 from cluster.storage import Storage
 from tests.support.styles import names, new_style
