@@ -124,7 +124,7 @@ def test_a_server_that_falls_silent_is_told_and_not_waited_for_without_end(
     aws.forget()
     proxy.follow(lambda request: "silent")
     begun = time.monotonic()
-    with pytest.raises(StorageError, match=r"cannot read the catalog.*no answer"):
+    with pytest.raises(StorageError, match="no answer"):
         catalog.list()
     assert time.monotonic() - begun < 60
     aws.forget()
