@@ -1,6 +1,6 @@
 # The environment of a cluster's nodes, and the project installed as a wheel.
-#   docker build -t osasis .                                                      for nodes with NVIDIA GPUs
-#   docker build -t osasis-cpu --build-arg VARIANT=cpu .                          without
+#   docker build -t osasis-on-ray:gpu .                                           for nodes with NVIDIA GPUs
+#   docker build -t osasis-on-ray:cpu --build-arg VARIANT=cpu .                   without
 # Dependencies come before the code: an edit of the code installs no torch again.
 ARG RAY_VERSION=2.60.0
 ARG VARIANT=gpu
