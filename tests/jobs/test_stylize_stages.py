@@ -90,7 +90,7 @@ def test_what_decoding_mended_is_noted(tmp_path: Path) -> None:
     write_files(tmp_path, {"cut.png": whole[:-8], "whole.png": whole})
     decode = Decode(FolderSource(Storage.open(tmp_path)), SIZE, "crop", 10**7)
     cut, uncut = (
-        decode.picture({"input_uri": name, "key": name, "missing": [], "locator": name})
+        decode.picture({"input_uri": name, "key": name, "missing": [], "locator": str(tmp_path / name)})
         for name in ("cut.png", "whole.png")
     )
     assert cut["notes"] == "PNG: the end marker (IEND) is missing"
