@@ -36,6 +36,8 @@ class Tally:
     inputs: int = 0
     duplicates: int = 0
     """Inputs named more than once in a table; each is done once."""
+    flagged: int = 0
+    """Rows decided now that --flag marks."""
     listed: bool = False
     """Whether ``inputs`` are all there are."""
     passed_over: Counter[str] = field(default_factory=Counter)

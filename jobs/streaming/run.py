@@ -61,5 +61,6 @@ def run(stages: Stages, flags: StreamFlags, tally: Tally, execute: Executes | No
                 record.flush()  # whatever ends the run, what is finished stays finished
                 raise
             record.finish()
+            tally.flagged = record.flagged
     record.settle()
     tally.check(len(stages.plan.variants))
