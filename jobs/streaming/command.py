@@ -102,7 +102,7 @@ def resolve(flags: StylizeFlags) -> StylizeJob:
     storage = attempt("--storage", lambda: reached(flags.storage, writable=False))
     versions = attempt("--styles", lambda: _versions(storage, flags.styles)) if storage else None
     problems.extend(attempt("--styles", lambda: _without_checkpoint(versions or [])) or [])
-    source = attempt("--input", lambda: open_source(flags.input, flags.input_column))
+    source = attempt("--input", lambda: open_source(flags.input, flags.input_column, flags.input_format))
     output = attempt("--output", flags.open_output)
     base = None if versions is None and flags.base is None else attempt("--base", lambda: _base(flags.base, versions))
     variants: tuple[Variant, ...] = ()
