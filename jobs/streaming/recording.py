@@ -39,6 +39,7 @@ class Record:
         seed: int,
         retrying: bool = False,
         before_commit: Callable[[], None] = lambda: None,
+        commit_seconds: float = COMMIT_SECONDS,
     ) -> None:
         """``before_commit`` raises where this run may not write any more."""
         self._manifest = manifest
@@ -47,6 +48,7 @@ class Record:
         self._common = {"run_id": run_id, "seed": seed}
         self._retrying = retrying
         self._before_commit = before_commit
+        self._commit_seconds = commit_seconds
         self._streaks = Streaks()
         self._rows: list[Row] = []
         self._commits = 0
@@ -61,7 +63,7 @@ class Record:
             RunStopped: too many in a row failed.
         """
         self._take(self._streaks.take(worker, outcomes))
-        if len(self._rows) >= COMMIT_ROWS or time.monotonic() - self._committed_at >= COMMIT_SECONDS:
+        if len(self._rows) >= COMMIT_ROWS or time.monotonic() - self._committed_at >= self._commit_seconds:
             self.flush()
 
     def flush(self) -> None:
