@@ -41,7 +41,7 @@ class ContentFlags(JobFlags):
         description="Folder or prefix of photographs, one photograph, a table or list of URIs; with --density, the "
         "output of jobs/rank_density.py."
     )
-    content_column: str = Field("uri", description="Column of a table that holds the URIs.")
+    content_column: str | None = Field(None, description="As --input-column of jobs/stylize.py.")
     density: Literal["low", "high", "random"] | None = Field(
         None, description="Of a ranking: its rarest or most usual photographs, or some drawn from all."
     )
@@ -72,7 +72,9 @@ class ReportFlags(JobFlags):
     to_catalog: bool = Field(True, description="Write each style's figures into its catalog, where ours is measured.")
 
 
-class EvaluateFlags(ContentFlags, StylesFlags, PoolFlags, OutputFlags, ReportFlags, ConcurrencyFlags, ComparisonFlags, StylizeConfig):  # type: ignore[misc]
+class EvaluateFlags(
+    ContentFlags, StylesFlags, PoolFlags, OutputFlags, ReportFlags, ConcurrencyFlags, ComparisonFlags, StylizeConfig
+):  # type: ignore[misc]
     """Measure styles on photographs as the paper does, beside other methods, and write a report.
 
     Running the same command again does only what is missing. Every table names the networks that measured.

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, ClassVar
+from typing import Any
 
 from catalog.output_names import relative_key, uri_key
 from cluster.storage import Storage
-from jobs.streaming.listing import READABLE, Item, Source, opened
+from jobs.streaming.inputs.item import READABLE
+from jobs.streaming.listing import Item, Source, open_source
 from jobs.streaming.variants import Variant
 from osasis.settings import StylizeConfig
 
@@ -85,10 +86,14 @@ def found_in(names: Names, key: str, uri: str) -> str | None:
 class Aligned:
     """The photographs that every folder has a picture of, so that all methods are measured on the same ones."""
 
-    unique: ClassVar[bool] = False
+    unique = False
     source: Source
     folders: dict[str, Names]
     """By what is said where a picture is missing, such as the method and style."""
+
+    @property
+    def in_blocks(self) -> bool:
+        return self.source.in_blocks
 
     def items(self, passed_over: Counter[str] | None = None) -> Iterator[Item]:
         for item in self.source.items(passed_over):
@@ -108,11 +113,18 @@ class Aligned:
 class Chosen:
     """Photographs that were picked, by URI."""
 
-    unique: ClassVar[bool] = False
+    unique = False
+    in_blocks = False
     uris: tuple[str, ...]
 
     def items(self, passed_over: Counter[str] | None = None) -> Iterator[Item]:
         yield from (Item(uri, uri_key(uri), uri) for uri in self.uris)
 
     def read(self, locator: str) -> bytes:
-        return opened(locator).read_bytes()
+        return read_one(locator)
+
+
+def read_one(uri: str) -> bytes:
+    """The photograph of this URI, be it a file, or a member of a shard or table."""
+    source = open_source(uri)
+    return source.read(next(source.items()).locator)

@@ -10,15 +10,15 @@ import torch
 from deltalake import write_deltalake
 
 from catalog.store import StyleCatalog
+from cluster.commandline.cli import ConfigError
 from cluster.storage import StorageError
 from cluster.storage.cache import default_cache_dir, fetch
 from jobs.evaluating.command import EvaluateJob, groups_of
 from jobs.evaluating.figures import COLUMNS, Figures, Summary, read_pairs, summarize
-from jobs.evaluating.methods import OURS, Group
+from jobs.evaluating.methods import OURS, Group, read_one
 from jobs.evaluating.report import Pair, Report, StyleCard, as_csv, markdown, page
 from jobs.evaluating.state import State
 from jobs.shared.bases import open_base
-from jobs.streaming.listing import opened
 from osasis.errors import ImageRejected
 from osasis.image import decode_image, encode_image, fit, to_image
 from osasis.metrics.networks import load_networks
@@ -122,8 +122,8 @@ def _card(job: EvaluateJob, result: Evaluated, style: str, photo: Any) -> list[S
 
 
 def _photo(job: EvaluateJob, uri: str) -> bytes | None:
-    with suppress(StorageError, ImageRejected, OSError):
-        square, _ = fit(decode_image(opened(uri).read_bytes()), job.base.image_size, job.flags.fit)
+    with suppress(StorageError, ImageRejected, OSError, ConfigError):
+        square, _ = fit(decode_image(read_one(uri)), job.base.image_size, job.flags.fit)
         return encode_image(square, "jpeg", 90)
     return None
 

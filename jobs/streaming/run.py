@@ -65,7 +65,8 @@ def run(stages: Stages, flags: Pool, tally: Tally, execute: Executes | None = No
             ProgressLine() as line,
         ):
             styles = len({variant.style for variant in stages.plan.variants})
-            most = chunk_inputs(styles, stages.worker.styles_held, flags.batch_size, stages.decode.size)
+            held = 0 if stages.list.in_blocks else stages.worker.styles_held
+            most = chunk_inputs(styles, held, flags.batch_size, stages.decode.size)
             try:
                 for worker, outcomes in execution.run(chunks(chain([first], work), most, execution.workers)):
                     record.add(worker, outcomes)
@@ -74,5 +75,6 @@ def run(stages: Stages, flags: Pool, tally: Tally, execute: Executes | None = No
                 record.flush()  # whatever ends the run, what is finished stays finished
                 raise
             record.finish()
+            tally.flagged = record.flagged
     record.settle()
     tally.check(len(stages.plan.variants))

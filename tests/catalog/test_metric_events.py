@@ -20,7 +20,9 @@ def test_measured_metrics_join_those_of_training_and_the_newest_counts(storage: 
     assert names(catalog.list(sort=["-artfid"])) == ["two@1", "one@1"]
     assert catalog.sql("select metrics['artfid'] as a from styles order by a").rows == [{"a": 30.0}, {"a": 45.0}]
     told = [(event["name"], event["text"]) for event in catalog.history("one") if event["kind"] == "metric-set"]
-    assert sorted(told) == [("artfid", "30.0"), ("artfid", "31.5"), ("lpips", "0.2")], "equal figures are not said again"
+    assert sorted(told) == [("artfid", "30.0"), ("artfid", "31.5"), ("lpips", "0.2")], (
+        "equal figures are not said again"
+    )
 
 
 def test_what_cannot_be_a_metric_is_refused(storage: Storage) -> None:

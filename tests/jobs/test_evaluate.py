@@ -48,7 +48,7 @@ def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
     made = Case.make(root, tmp_path, styles=0)
     for i in range(2):
         root.write_bytes(f"references/{i}.png", encoded(picture(20, 20, seed=90 + i), "PNG"))
-        made.register(f"style-{i}", seed=i, reference_uri=root.child_uri(f"references/{i}.png"))
+        made.register(f"style-{i}", seed=i, reference=root.child_uri(f"references/{i}.png"))
         for k in range(1, PHOTOS + 1):
             root.write_bytes(f"other/style-{i}/0000{k}.jpg", encoded(picture(30, 30, seed=50 + k), "JPEG"))
     made.add_pictures(PHOTOS)
