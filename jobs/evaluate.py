@@ -20,7 +20,7 @@ from jobs.streaming.exclusive import exclusive
 from jobs.streaming.failures import RunStopped
 from jobs.streaming.listing import in_words
 from jobs.streaming.planning import Plan, Tally
-from jobs.streaming.recording import Record
+from jobs.streaming.recording import COMMIT_SECONDS, Record
 from jobs.streaming.run import Stages, run
 
 LARGE_COMMIT_SECONDS = 120.0
@@ -54,7 +54,7 @@ def stages(
             seed=flags.seed,
             retrying=flags.retry_failed,
             before_commit=before_commit,
-            **({"commit_seconds": LARGE_COMMIT_SECONDS} if "inception" in job.metrics.networks else {}),
+            commit_seconds=LARGE_COMMIT_SECONDS if "inception" in job.metrics.networks else COMMIT_SECONDS,
         ),
     )
 
