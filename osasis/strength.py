@@ -9,6 +9,7 @@ import torch
 
 from osasis.base import Base
 from osasis.checkpoint import Style, StyleHeader
+from osasis.color import mixed_colors
 from osasis.networks.spn import MixedSPN, PlainSPN
 from osasis.settings import StylizeConfig, train_config
 
@@ -56,7 +57,9 @@ def mix(base: Base, styles: Sequence[tuple[Style, float]]) -> Style:
             ours.add_(parameter - eps_a, alpha=weight)
     z_style = sum((weight * style.z_style for style, weight in styles), torch.zeros_like(styles[0][0].z_style))
     spn = MixedSPN([(style.spn, weight) for style, weight in styles])
-    return replace(styles[0][0], unet=unet, spn=spn, z_style=z_style, deltas=None)
+    first = styles[0][0]
+    header = first.header.model_copy(update={"colors": mixed_colors([(s.header.colors, w) for s, w in styles])})
+    return replace(first, header=header, unet=unet, spn=spn, z_style=z_style, deltas=None)
 
 
 def no_style(base: Base) -> Style:

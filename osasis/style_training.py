@@ -8,6 +8,7 @@ from torch import Tensor
 
 from osasis.base import Base, BaseSpec
 from osasis.checkpoint import ADAPTER_FORMAT, FORMAT, Style, StyleHeader, dump_style
+from osasis.color import colors_of
 from osasis.content import Content, ContentBank, draw_photos, encode_in_batches, stored_bank
 from osasis.early_stopping import EarlyStopping
 from osasis.errors import BaseError
@@ -104,6 +105,7 @@ class StyleTraining:
             preset=preset,
             config=self.config,
             texture=self.texture,
+            colors=colors_of(self.reference.style),
             format=ADAPTER_FORMAT if self.config.adapter_rank else FORMAT,
         )
 
