@@ -89,7 +89,7 @@ class Evaluator(Worker[EvaluatorTask]):
 
     def __init__(self, task: EvaluatorTask, ledger: Ledger) -> None:
         super().__init__(task, ledger)
-        self.styles = Shelf(self.base, 1.0, task.encode.cache_dir)
+        self._shelves: dict[float, Shelf] = {}
         folder = fetch(task.networks, task.encode.cache_dir) if task.networks else None
         self.networks = load_networks(self.base, folder)
         self._references: dict[str, Tensor] = {}
@@ -99,15 +99,22 @@ class Evaluator(Worker[EvaluatorTask]):
     def _readers(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(_READERS, thread_name_prefix="read")
 
+    def _shelf(self, variant: Pairing) -> Shelf:
+        """Of the strength that the variant's setting asks for."""
+        strength = variant.config.weight_strength if variant.config else 1.0
+        if strength not in self._shelves:
+            self._shelves[strength] = Shelf(self.base, strength, self.task.encode.cache_dir)
+        return self._shelves[strength]
+
     def _kinds(self) -> int:
         return len({v.config.t0_ratio for v in self.task.variants if isinstance(v, Pairing) and v.config}) or 1
 
     def prepare(self, variant: Variant, following: Variant | None) -> None:
         assert isinstance(variant, Pairing)
         if variant.method == OURS:
-            self.styles.take(variant)
+            self._shelf(variant).take(variant)
         if isinstance(following, Pairing) and following.method == OURS:
-            self.styles.fetch_ahead(following)
+            self._shelf(following).fetch_ahead(following)
         if variant.style not in self._references:
             reference = self.task.references[variant.style].read(self.base.image_size)
             self._references[variant.style] = reference.to(self.base.device)
@@ -154,7 +161,7 @@ class Evaluator(Worker[EvaluatorTask]):
         if variant.folder is not None:
             return list(self._readers.map(lambda row: self._of_folder(variant.folder or "", row), batch.rows))
         assert variant.config is not None
-        style = self.styles.take(variant)
+        style = self._shelf(variant).take(variant)
         pictures = pictures_of(
             self.base, style, batch.all_images, variant.config, codes=batch.codes, chosen=torch.tensor(batch.chosen)
         )

@@ -132,6 +132,13 @@ def overall_table(report: Report) -> tuple[list[str], list[list[str]]]:
     return _table(report, report.figures.overall, lambda s: [s.group.name, str(s.pairs)], ["method", "pairs"])
 
 
+def paper_table(report: Report) -> tuple[list[str], list[list[str]]]:
+    """What the paper prints, as far as it is known."""
+    names = [name for name in METRICS if any(name in row for row in report.paper.values())]
+    cells = [[row, *(number(f[n]) if n in f else "–" for n in names)] for row, f in report.paper.items()]
+    return ["in the paper", *map(_heading, names)], cells
+
+
 def style_table(report: Report) -> tuple[list[str], list[list[str]]]:
     """A row a style and group."""
     return _table(report, report.figures.by_style, lambda s: [s.style, s.group.name], ["style", "method"])
@@ -142,6 +149,7 @@ def markdown(report: Report) -> str:
     parts = [f"# {report.title}", report.about, _markdown(["", ""], [[k, v] for k, v in report.facts.items()])]
     parts += ["## All styles", _markdown(*overall_table(report)), *report.notes]
     parts += ["In brackets: 95 %, bootstrap over photographs; FID and ArtFID over groups of photographs."]
+    parts += [_markdown(*paper_table(report))] if report.paper else []
     parts += ["## Networks", _markdown(["measures", "network"], _network_rows(report))]
     parts += ["## Each style", "FID to one reference: mean squared distance of features to it."]
     parts += [_markdown(*style_table(report))]
@@ -187,6 +195,7 @@ def page(report: Report) -> str:
         "<h2>All styles</h2>",
         _html_table(*overall_table(report), "overall"),
         "<p>In brackets: 95 %, bootstrap over photographs; FID and ArtFID over groups of photographs.</p>",
+        _html_table(*paper_table(report), "paper") if report.paper else "",
         "<h2>Networks</h2>",
         _html_table(["measures", "network"], _network_rows(report), "networks"),
         "<h2>Each style</h2>",

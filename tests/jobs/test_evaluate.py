@@ -223,6 +223,20 @@ def test_content_by_density_and_problems_all_at_once(case: Case, tmp_path: Path)
         with_recipe(EvaluateFlags(**given(case, recipe=str(tmp_path / "wrong.yaml"))))
 
 
+@pytest.mark.parametrize("recipe", sorted(Path("samples/paper").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_of_the_paper_is_a_valid_command(case: Case, recipe: Path) -> None:
+    uris = "\n".join(case.root.child_uri(f"in/0000{i}.png") for i in range(3))
+    case.root.write_bytes("ranked/low.txt", uris.encode())
+    ranked = case.root.child_uri("ranked")
+    flags, found = with_recipe(EvaluateFlags(**given(case, recipe=str(recipe))))
+    assert found is not None
+    flags = EvaluateFlags(**flags.model_dump() | ({"content": ranked} if flags.density else {}))
+    job = resolve(flags, found)
+    settings = {group.setting for group in groups_of(job.variants)}
+    assert settings >= {row for row in found.paper if "=" in row}
+    assert {name for row in found.paper.values() for name in row} <= {"artfid", "id_similarity", "structure_distance"}
+
+
 def frame_of(lpips: dict[str, list[float]]) -> pd.DataFrame:
     """Pairs of one style; a list a group."""
     rows: list[dict[str, Any]] = []
