@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
-from catalog.columns import EVENT_COLUMNS, STYLE_COLUMNS, arrow_schema
+from catalog.columns import EVENT_COLUMNS, STYLE_COLUMNS, arrow_schema, delta_types
 from catalog.delta import EVENTS, ROWS, explained, open_table
 from catalog.errors import NewerCatalog
 from cluster.storage import Storage, StorageError
@@ -70,7 +70,8 @@ class Log:
             NewerCatalog: a later program wrote it.
             DamagedTable: it cannot be opened.
         """
-        table = open_table(self.storage, self.name, operation)
+        columns = STYLE_COLUMNS if self.name == ROWS else EVENT_COLUMNS
+        table = open_table(self.storage, self.name, operation, delta_types(columns))
         if table is not None:
             _check_format(table, self.uri)
         return table

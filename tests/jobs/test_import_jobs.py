@@ -60,6 +60,7 @@ def test_a_base_and_a_style_stylize_as_the_release(
     out = storage.child("bases", "small").uri
     assert run(jobs.import_base, monkeypatch, *base_flags(official, config, out), "--dry-run") == 0
     assert not storage.list_files()
+    assert not (tmp_path / "storage").exists()
     assert "Not given, so absent from the bundle: clip, perceptual" in capsys.readouterr().out
     assert run(jobs.import_base, monkeypatch, *base_flags(official, config, out)) == 0
     assert run(jobs.import_base, monkeypatch, *base_flags(official, config, out)) == 0
@@ -77,6 +78,8 @@ def test_a_base_and_a_style_stylize_as_the_release(
         f"--image={image}", f"--photo={image}", "--tags=painting", "--preview",
     ]  # fmt: skip
     assert run(jobs.import_style, monkeypatch, *flags, "--dry-run") == 0
+    assert run(jobs.import_style, monkeypatch, f"--storage={tmp_path}/none", *flags[1:], "--dry-run") == 0
+    assert not (tmp_path / "none").exists()
     assert StyleCatalog.open(storage).list() == []
     assert run(jobs.import_style, monkeypatch, *flags) == 0
     assert run(jobs.import_style, monkeypatch, *flags) == 0
