@@ -88,7 +88,7 @@ def resolve(flags: RankFlags) -> RankJob:
     """
     problems = Problems(OsasisError)
     attempt = problems.attempt
-    source = attempt("--input", lambda: open_source(flags.input, flags.input_column))
+    source = attempt("--input", lambda: open_source(flags.input, flags.input_column, flags.input_format))
     output = attempt("--output", flags.open_output)
     base = attempt("--base", lambda: describe_base(flags.base))
     if base and base[1].perceptual is None:

@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from osasis.base import Base
+from osasis.color import Colors
 from osasis.errors import BaseMismatch, CheckpointError
 from osasis.full_size import Texture
 from osasis.networks.spn import PlainSPN, TimeSPN
@@ -35,6 +36,8 @@ class StyleHeader(BaseModel):
     config: TrainConfig
     texture: Texture = Field((), exclude_if=lambda texture: not texture)
     """The reference's, for enlarged pictures; styles of before have none."""
+    colors: Colors = Field((), exclude_if=lambda colors: not colors)
+    """The reference's, for ``color_match``; styles of before have none."""
 
 
 @dataclass(frozen=True)

@@ -242,7 +242,7 @@ class Finetuner:
                 far = losses.moments([content_x0, *stylized], [self.reference.style, *self._style_maps[i]])
                 terms.setdefault("style_moments", []).append(far)
             if weights.self_similarity:
-                held = losses.self_similarity(stylized[_DEEP:], content[i][_DEEP:])
+                held = losses.self_similarity(stylized[_DEEP:], content[i][_DEEP:], self.config.self_similarity_margin)
                 terms.setdefault("self_similarity", []).append(held)
         return {name: torch.stack(values).mean() for name, values in terms.items()}
 

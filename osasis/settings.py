@@ -120,6 +120,17 @@ class TrainConfig(_Settings):
     decode_steps: DdimSteps = Field(20, description="Reverse DDIM steps over all of T; one update at each after t0.")
     lambda_spn: float = Field(0.1, ge=0, description="Weight of the SPN on the content branch (Eq. 13).")
     weights: LossWeights = LossWeights()
+    self_similarity_margin: float = Field(
+        0.0, ge=0, exclude_if=_unused, description="Part of each content's self_similarity that costs nothing."
+    )
+    color_match: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        exclude_if=_unused,
+        description="Part of the way that a stylized picture's mean and deviation of red, green and blue are brought to"
+        " the reference's, when stylizing.",
+    )
     style_photo: StylePhotoConfig = StylePhotoConfig()
     content: ContentConfig = ContentConfig()
     fit: FitMode = Field("squash", description="How pictures become square: squash, crop or pad.")
@@ -248,6 +259,14 @@ class StylizeConfig(_Settings):
     )
     style_strength: float = Field(
         1.0, ge=0, le=1, description="From 0, the base's own reconstruction, to 1, the style as trained."
+    )
+    color_match: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        exclude_if=lambda part: part is None,  # outputs of before it could be chosen stay valid
+        description="Part of the way that mean and deviation of each colour channel are brought to the reference's; "
+        "default: as the style was trained with.",
     )
     strength_of: Literal["both", "z", "weights"] = Field(
         "both", description="What style_strength interpolates: z_style, eps_B with its SPN, or both."

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from osasis.base import Base, BaseSpec
 from osasis.checkpoint import Style, StyleHeader, dump_style
+from osasis.color import colors_of
 from osasis.content import Content, ContentBank, draw_photos, encode_in_batches, stored_bank
 from osasis.errors import BaseError
 from osasis.finetune import Finetuner, make_reference
@@ -83,6 +84,7 @@ class StyleTraining:
             preset=preset,
             config=self.config,
             texture=self.texture,
+            colors=colors_of(self.reference.style),
         )
 
     def checkpoint(self, style_id: str, preset: Preset) -> bytes:

@@ -111,6 +111,13 @@ class LocalFiles:
         with _explained("read", path):
             return Path(path).read_bytes()
 
+    def read_range(self, path: str, start: int, end: int, version: str) -> bytes:
+        with _explained("read", path), Path(path).open("rb") as file:
+            if version and version != (now := _version(os.fstat(file.fileno()))):
+                raise StorageRefused(f"{path}: cannot read: the file has changed, from version {version} to {now}")
+            file.seek(start)
+            return file.read(end - start)
+
     def write_bytes(self, path: str, data: bytes, if_absent: bool) -> bool:
         with _explained("write", path):
             return write_whole(Path(path), lambda file: file.write(data), if_absent=if_absent)
@@ -186,9 +193,11 @@ class LocalFiles:
 
 def _info(path: str, name: str) -> FileInfo:
     status = os.stat(path)
-    return FileInfo(
-        name, status.st_size, f"{status.st_mtime_ns}-{status.st_ino}", datetime.fromtimestamp(status.st_mtime, UTC)
-    )
+    return FileInfo(name, status.st_size, _version(status), datetime.fromtimestamp(status.st_mtime, UTC))
+
+
+def _version(status: os.stat_result) -> str:
+    return f"{status.st_mtime_ns}-{status.st_ino}"
 
 
 def _copy(source: Path, target: Path) -> None:

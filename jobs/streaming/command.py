@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from catalog.manifest import Manifest
+from catalog.errors import CatalogUsageError
+from catalog.filters import Condition
+from catalog.manifest import FLAGGED, Manifest
 from catalog.output_names import NO_STYLE
 from catalog.schema import StyleVersion
 from catalog.store import StyleCatalog, UnknownStyle
@@ -20,6 +22,7 @@ from cluster.storage import Storage, StorageError
 from jobs.shared.bases import DEFAULT_BASE, describe_base
 from jobs.streaming.flags import StreamFlags, reached
 from jobs.streaming.listing import Source, open_source
+from jobs.streaming.rows import SCORES
 from jobs.streaming.variants import Variant
 from osasis.base import BaseSpec, bundled_bases, fingerprint
 from osasis.errors import OsasisError
@@ -43,11 +46,45 @@ class StylesFlags(JobFlags):
     )
 
 
+class ScoreFlags(JobFlags):
+    """What the manifest says of each picture beside its outcome."""
+
+    scores: bool = Field(
+        False,
+        description="Score each picture by the base's own networks, in the manifest: structure (1: all of the "
+        "photograph's edges) and style (1: as far from the reference as the photograph, 0: as the reference).",
+    )
+    flag: list[str] = Field(
+        [],
+        description="Mark rows of which this holds, such as structure<0.6; of structure, style, seconds, width or "
+        "height.",
+    )
+
+    def conditions(self) -> list[Condition]:
+        """What is marked.
+
+        Raises:
+            ValueError: one cannot be read, is of another column, or of scores that are not asked for.
+        """
+        found = []
+        for text in self.flag:
+            try:
+                condition = Condition.parse(text)
+            except CatalogUsageError as error:
+                raise ValueError(str(error)) from None
+            if condition.name not in FLAGGED:
+                raise ValueError(f"{text!r}: rows are marked by {', '.join(FLAGGED)}")
+            if condition.name in SCORES and not self.scores:
+                raise ValueError(f"{text!r} needs --scores")
+            found.append(condition)
+        return found
+
+
 class TextFlags(TextConfig):
     text: list[str] = Field([], description="Prompts, such as smiling; each makes pictures of its own.")
 
 
-class StylizeFlags(StylesFlags, StreamFlags, PictureConfig, StylizeConfig, TextFlags):  # type: ignore[misc]  # each has a model_config; the first counts
+class StylizeFlags(StylesFlags, StreamFlags, ScoreFlags, PictureConfig, StylizeConfig, TextFlags):  # type: ignore[misc]  # each has a model_config; the first counts
     """Stylize every picture of --input in every style of --styles, as pictures and a manifest under --output.
 
     Running the same command again does only what is missing. Exit code 3 counts what earlier runs rejected or failed,
@@ -102,8 +139,9 @@ def resolve(flags: StylizeFlags) -> StylizeJob:
     storage = attempt("--storage", lambda: reached(flags.storage, writable=False))
     versions = attempt("--styles", lambda: _versions(storage, flags.styles)) if storage else None
     problems.extend(attempt("--styles", lambda: _without_checkpoint(versions or [])) or [])
-    source = attempt("--input", lambda: open_source(flags.input, flags.input_column))
+    source = attempt("--input", lambda: open_source(flags.input, flags.input_column, flags.input_format))
     output = attempt("--output", flags.open_output)
+    attempt("--flag", flags.conditions)
     base = None if versions is None and flags.base is None else attempt("--base", lambda: _base(flags.base, versions))
     variants: tuple[Variant, ...] = ()
     warnings: list[str] = []
@@ -136,7 +174,7 @@ def resolve(flags: StylizeFlags) -> StylizeJob:
 
 def make_variants(flags: StylizeFlags, versions: Sequence[StyleVersion], base_fingerprint: str) -> tuple[Variant, ...]:
     """Every selected style, and the base alone where that was asked for, with every prompt."""
-    plain = [Variant(v.style_id, v.version, v.checkpoint_uri, v.checkpoint_sha256) for v in versions]
+    plain = [Variant(v.style_id, v.version, v.checkpoint_uri, v.checkpoint_sha256, v.reference_uri) for v in versions]
     if NO_STYLE in _terms(flags.styles):
         plain.insert(0, Variant(NO_STYLE, 0))
     texts: list[str | None] = [*dict.fromkeys(flags.text)] or [None]

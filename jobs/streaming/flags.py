@@ -8,6 +8,7 @@ from cluster.commandline.cli import ConcurrencyFlags, JobFlags, OutputUri, Uri, 
 from cluster.storage import Storage, StorageError
 from cluster.storage.cache import default_cache_dir
 from jobs.streaming.encoding import Encode
+from jobs.streaming.listing import InputFormat
 from osasis.image import DECODER, MAX_PIXELS, PIXELS_CEILING, FitMode
 from osasis.precision import Precision
 
@@ -16,9 +17,18 @@ class InputFlags(JobFlags):
     """Which pictures are read, and how each becomes a square."""
 
     input: Uri = Field(
-        description="Folder or prefix of pictures, one picture, or a .parquet or .csv table with a column of URIs."
+        description="Folder or prefix of pictures, of Parquet files or of WebDataset shards (.tar), or one of these; a "
+        ".csv, .jsonl or .txt list of URIs; the manifest.json of an S3 Inventory."
     )
-    input_column: str = Field("uri", description="Column of a table that holds the URIs.")
+    input_column: str | None = Field(
+        None,
+        description="Column of a table that holds the URIs or the pictures (default: uri, or the only column of "
+        "{bytes, path}); of shards, the extension of the members to take (default: all pictures).",
+    )
+    input_format: InputFormat = Field(
+        "auto",
+        description="What to take from a folder; auto: pictures where there are any, else Parquet files or shards.",
+    )
     limit: int | None = Field(None, gt=0, description="Only the first N inputs.")
     fit: FitMode = Field(
         "crop",

@@ -51,7 +51,8 @@ def run(stages: Stages, flags: StreamFlags, tally: Tally, execute: Executes | No
             ProgressLine() as line,
         ):
             styles = len({variant.style for variant in stages.plan.variants})
-            most = chunk_inputs(styles, stages.worker.styles_held, flags.batch_size, stages.decode.size)
+            held = 0 if stages.list.in_blocks else stages.worker.styles_held
+            most = chunk_inputs(styles, held, flags.batch_size, stages.decode.size)
             try:
                 for worker, outcomes in execution.run(chunks(chain([first], work), most, execution.workers)):
                     record.add(worker, outcomes)
@@ -60,5 +61,6 @@ def run(stages: Stages, flags: StreamFlags, tally: Tally, execute: Executes | No
                 record.flush()  # whatever ends the run, what is finished stays finished
                 raise
             record.finish()
+            tally.flagged = record.flagged
     record.settle()
     tally.check(len(stages.plan.variants))

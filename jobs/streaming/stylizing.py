@@ -21,6 +21,7 @@ from cluster.storage.cache import fetch
 from jobs.streaming.encoding import Batch
 from jobs.streaming.ledger import Ledger
 from jobs.streaming.rows import Row
+from jobs.streaming.scoring import Scorer
 from jobs.streaming.variants import Variant
 from jobs.streaming.worker import Failed, Task, Worker
 from jobs.streaming.writing import Write
@@ -51,6 +52,7 @@ class StylizerTask(Task):
 
     stylize: Stylize
     write: Write
+    scores: bool = False
 
     @property
     def written(self) -> tuple[Storage, ...]:
@@ -59,10 +61,11 @@ class StylizerTask(Task):
 
 @dataclass(frozen=True)
 class Painted:
-    """A picture in a style: [S, S, 3] uint8, and the style's texture for enlarging it."""
+    """A picture in a style: [S, S, 3] uint8, the style's texture for enlarging it, and its scores."""
 
     pixels: npt.NDArray[np.uint8]
     texture: Texture
+    scores: Row
 
 
 class Stylizer(Worker[StylizerTask]):
@@ -73,6 +76,7 @@ class Stylizer(Worker[StylizerTask]):
     def __init__(self, task: StylizerTask, ledger: Ledger) -> None:
         super().__init__(task, ledger)
         self.styles = Shelf(self.base, task.stylize.config.weight_strength, task.encode.cache_dir)
+        self.scorer = Scorer(self.base, task.encode.cache_dir) if task.scores else None
 
     def prepare(self, variant: Variant, following: Variant | None) -> None:
         self.styles.take(variant)
@@ -95,11 +99,15 @@ class Stylizer(Worker[StylizerTask]):
         finite = pictures.isfinite().flatten(1).all(1).cpu()
         pixels = to_levels(pictures).movedim(1, -1).contiguous().cpu().numpy()
         unusable = Failed.by(NotFinite("the picture holds pixels that are NaN or infinite"))
-        painted = [Painted(part, style.header.texture) for part in pixels]
+        scores: Sequence[Row] = [{}] * len(pixels)
+        if self.scorer:
+            photos = batch.all_images[torch.tensor(batch.chosen, device=pictures.device)]
+            scores = self.scorer(variant, style.config.fit, photos, pictures)
+        painted = [Painted(part, style.header.texture, score) for part, score in zip(pixels, scores, strict=True)]
         return [part if good else unusable for part, good in zip(painted, finite.tolist(), strict=True)]
 
     def keep(self, variant: Variant, row: Row, result: Any) -> Row:
-        return self.task.write(variant.label, row, result.pixels, result.texture)
+        return result.scores | self.task.write(variant.label, row, result.pixels, result.texture)
 
 
 class Shelf:
