@@ -168,6 +168,8 @@ def _already_there(out: Storage, spec: BaseSpec) -> bool:
         _, there = describe_base(out.uri)
     except BaseError as error:
         raise ConfigError(Problem("--out", str(error))) from None
+    there_files = {name: digest for name, digest in there.files.items() if name != "content_bank.safetensors"}
+    there = there.model_copy(update={"files": there_files})  # a bank may have been added since
     if there.model_dump(exclude={"provenance"}) != spec.model_dump(exclude={"provenance"}):
         hint = "give another --out, or remove that one"
         raise ConfigError(Problem("--out", f"holds another base: {there.name} ({fingerprint(there)})", hint))

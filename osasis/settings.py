@@ -12,8 +12,10 @@ from osasis.diffusion import ddim_timesteps
 from osasis.full_size import Size
 from osasis.image import FitMode
 from osasis.imaging.encode import QUALITY, FileFormat
+from osasis.networks.adapters import PLACES, Place
 from osasis.networks.clip import ClipConfig, words
 from osasis.networks.layers import absent
+from osasis.networks.spn import WIDTH
 from osasis.precision import current_precision
 from osasis.upsampling import Detail
 
@@ -115,6 +117,26 @@ class TrainConfig(_Settings):
     rate_decay: float = Field(
         0.0, ge=0, le=1, exclude_if=_unused, description="Last part of the updates, over which both rates fall to 0."
     )
+    adapter_rank: int = Field(
+        0, ge=0, exclude_if=_unused, description="Train low-rank adapters instead of eps_B's weights; 0: all weights."
+    )
+    adapter_places: tuple[Place, ...] = Field(
+        PLACES,
+        min_length=1,
+        exclude_if=lambda places: places == PLACES,
+        description="What of the UNet is adapted (osasis/networks/adapters.py).",
+    )
+    patience: int = Field(
+        0,
+        ge=0,
+        exclude_if=_unused,
+        description="Checks without a better score on held-out contents after which training ends, with the best"
+        " weights; 0: it does all iterations, and keeps the last.",
+    )
+    check_every: int = Field(4, gt=0, exclude_if=lambda every: every == 4, description="Iterations between checks.")
+    held_out: int = Field(
+        4, gt=0, exclude_if=lambda count: count == 4, description="Contents that are checked on, and not trained on."
+    )
     t0_ratio: float = Field(0.5, gt=0, lt=1, description="Depth of the structural code, as a part of T.")
     encode_steps: DdimSteps = Field(50, description="Forward DDIM steps over all of T.")
     decode_steps: DdimSteps = Field(20, description="Reverse DDIM steps over all of T; one update at each after t0.")
@@ -158,6 +180,13 @@ class TrainConfig(_Settings):
     )
     spn: Literal["time", "plain"] = Field(
         "time", description="Whether the SPN sees the index of the respaced step, or no time."
+    )
+    spn_width: int = Field(
+        WIDTH,
+        gt=0,
+        multiple_of=16,
+        exclude_if=lambda width: width == WIDTH,  # styles trained before it could be chosen keep their identity
+        description="Channels of the SPN. At 64 pixels the release's is a third of an update.",
     )
     spn_style: Literal["one", "lambda"] = Field("one", description="Weight of the SPN on the style branch.")
     spn_init: Literal["random", "zero"] = Field(

@@ -74,7 +74,9 @@ def check(case: Case, told: str, remedy: str) -> None:
     assert case.rows() == []
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault", [pytest.param(fault, marks=pytest.mark.slow) if "overloaded" in fault else fault for fault in FAULTS]
+)
 def test_a_fault_is_told_and_the_same_command_finishes(
     fault: str, case: Case, proxy: FaultyS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,10 +38,13 @@ def picture(seed: int) -> bytes:
 
 
 def styles_file(folder: Path, base: Path, storage: str, count: int = 2, **train: object) -> Path:
-    styles = []
+    """Styles with odd numbers are adapters."""
+    styles: list[dict[str, Any]] = []
     for i in range(count):
         (folder / f"style {i}.png").write_bytes(picture(i))
         styles.append({"id": f"style-{i}", "image": str(folder / f"style {i}.png"), "tags": ["painting"]})
+        if i % 2:
+            styles[-1]["train"] = {"adapter_rank": 4, "spn_width": 16}
     path = folder / "styles.yaml"
     path.write_text(yaml.safe_dump({"base": str(base), "storage": storage, "train": train, "styles": styles}))
     return path
@@ -57,6 +60,7 @@ def test_two_styles_at_once_then_nothing_to_do(tmp_path: Path, base: Path, s3: A
         ("style-0", 1, ["painting"]),
         ("style-1", 1, ["painting"]),
     ]
+    assert [row.checkpoint_format for row in rows] == ["osasis-style-1", "osasis-adapter-1"]
     loaded = load_base(base)
     for row in rows:
         local = tmp_path / f"{row.style_id}.safetensors"
