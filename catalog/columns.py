@@ -114,6 +114,18 @@ COMPARED: dict[str, Kind] = {name: column.kind for name, column in STYLE_COLUMNS
 """What can be filtered and sorted by; every other name is a metric's."""
 
 
+def delta_types(columns: dict[str, Column]) -> dict[str, str]:
+    """Of the columns that a table stores, as Delta spells them."""
+    types = {
+        "varchar": "string",
+        "bigint": "long",
+        "varchar[]": "array<string>",
+        "float[]": "array<float>",
+        "map(varchar, double)": "map<string,double>",
+    }
+    return {name: types.get(column.type, column.type) for name, column in columns.items() if column.stored}
+
+
 def arrow_schema(columns: dict[str, Column]) -> "pa.Schema":
     """Of the columns that a table stores."""
     import pyarrow as pa  # slow to load, and needed by writers alone

@@ -69,7 +69,7 @@ class StyleCatalog:
 
         Raises:
             CheckpointMismatch: ``checkpoint_uri`` does not hold ``checkpoint_bytes`` of ``checkpoint_sha256``.
-            StorageError: others kept coming first for two minutes.
+            StorageError: others kept coming first for five minutes.
         """
         from catalog.register import register
 
