@@ -72,9 +72,9 @@ class ReportFlags(JobFlags):
     to_catalog: bool = Field(True, description="Write each style's figures into its catalog, where ours is measured.")
 
 
-class EvaluateFlags(
+class EvaluateFlags(  # type: ignore[misc]  # each has a model_config; the first counts
     ContentFlags, StylesFlags, PoolFlags, OutputFlags, ReportFlags, ConcurrencyFlags, ComparisonFlags, StylizeConfig
-):  # type: ignore[misc]
+):
     """Measure styles on photographs as the paper does, beside other methods, and write a report.
 
     Running the same command again does only what is missing. Every table names the networks that measured.
