@@ -75,7 +75,7 @@ def describe(job: StylizeJob) -> Table:
 
 def main() -> ExitCode:
     """Read flags, check, print the plan, run, write the record."""
-    flags = parse_flags(StylizeFlags)
+    flags = parse_flags(StylizeFlags, further=resolve)
     console = Console()
     job = resolve(flags)
     console.print(describe(job))

@@ -155,14 +155,18 @@ def resolve(flags: StylizeFlags) -> StylizeJob:
     problems.extend(attempt("--styles", lambda: _without_checkpoint(versions or [])) or [])
     source = attempt("--input", lambda: open_source(flags.input, flags.input_column, flags.input_format))
     output = attempt("--output", flags.open_output)
+    base = (
+        None
+        if versions is None and flags.base is None
+        else attempt("--base", lambda: base_of_styles(flags.base, versions))
+    )
     attempt("--flag", flags.conditions)
     if kept := flags.keep_structure:
         attempt("--keep-structure", lambda: reached(kept, writable=not flags.dry_run))
-    base = None if versions is None and flags.base is None else attempt("--base", lambda: _base(flags.base, versions))
     variants: tuple[Variant, ...] = ()
     warnings: list[str] = []
     if base:
-        problems.extend(_other_base(base[1], versions or []))
+        problems.extend(other_base(base[1], versions or []))
         attempt("--f-ch, --style-levels", lambda: flags.config().check_levels(len(base[1].unet.channel_mult)))
         for prompt in flags.text:
             unknown = attempt("--text", partial(flags.text_config().check_prompt, prompt, base[1].clip))
@@ -269,7 +273,7 @@ def _versions(storage: Storage, selection: str) -> list[StyleVersion]:
     return StyleCatalog.open(storage).resolve(",".join(terms)) if terms else []
 
 
-def _base(asked: str | None, versions: Sequence[StyleVersion] | None) -> tuple[str, BaseSpec]:
+def base_of_styles(asked: str | None, versions: Sequence[StyleVersion] | None) -> tuple[str, BaseSpec]:
     """Location and spec of the base: the one asked for, else the only one that the styles name, else the default."""
     names = sorted({version.base_name for version in versions or ()}) or [DEFAULT_BASE]
     if asked is None and len(names) > 1:
@@ -279,7 +283,7 @@ def _base(asked: str | None, versions: Sequence[StyleVersion] | None) -> tuple[s
     return describe_base(asked or names[0])
 
 
-def _other_base(spec: BaseSpec, versions: Sequence[StyleVersion]) -> list[Problem]:
+def other_base(spec: BaseSpec, versions: Sequence[StyleVersion]) -> list[Problem]:
     mine = fingerprint(spec)
     return [
         Problem(
