@@ -1,5 +1,7 @@
 """Colours of a picture as moments, and pictures brought to them."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -14,6 +16,14 @@ def colors_of(image: Tensor) -> Colors:
     """Of one picture [1, 3, H, W]."""
     (mean, deviation) = ([round(v, 4) for v in m.flatten().tolist()] for m in _moments(image))
     return (mean[0], mean[1], mean[2]), (deviation[0], deviation[1], deviation[2])
+
+
+def mixed_colors(parts: Sequence[tuple[Colors, float]]) -> Colors:
+    """The weighted sum; not known where one is not."""
+    if not all(colors for colors, _ in parts):
+        return ()
+    mean, deviation = sum(weight * torch.tensor(colors) for colors, weight in parts).tolist()  # type: ignore[union-attr]
+    return tuple(mean), tuple(deviation)
 
 
 def match_colors(images: Tensor, colors: Colors, part: float) -> Tensor:
