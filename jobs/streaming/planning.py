@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from catalog.decided import STATUSES, UNDECIDED, Decided
+from catalog.hashed import Hashes, HashTable
 from catalog.manifest import Manifest
 from jobs.streaming.listing import Item
 from jobs.streaming.rows import Row
@@ -72,13 +73,13 @@ class Plan:
     def __call__(self, items: Iterable[Item], tally: Tally, *, unique: bool) -> Iterator[Row]:
         """WORK of the inputs that lack a variant; the rest is counted. ``unique``: no input comes twice."""
         decided = Decided(self.manifest, [variant.pair for variant in self.variants])
-        seen: set[int] = set()
+        seen = _Seen()
         stream = iter(items)
         while group := list(islice(stream, _GROUP)):
             statuses, first, second = decided.of(pa.array([item.uri for item in group]))
             tally.inputs += len(group)
             if not unique:
-                new = _first_time(first, second, seen)
+                new = seen.first_time(first, second)
                 tally.duplicates += len(group) - len(new)
                 group, statuses = [group[i] for i in new], statuses[new]
             missing = statuses == UNDECIDED
@@ -95,14 +96,19 @@ class Plan:
         return {"input_uri": item.uri, "key": item.key, "locator": item.locator, "missing": labels}
 
 
-def _first_time(first: npt.NDArray[np.uint64], second: npt.NDArray[np.uint64], seen: set[int]) -> list[int]:
-    """Places of the inputs that were not met before; they are remembered."""
-    new = []
-    for i, (high, low) in enumerate(zip(first.tolist(), second.tolist(), strict=True)):
-        if (known := high << 64 | low) not in seen:
-            seen.add(known)
-            new.append(i)
-    return new
+class _Seen:
+    """Inputs met so far, by their hashes: 17 bytes each."""
+
+    def __init__(self) -> None:
+        self._table = HashTable(1)
+
+    def first_time(self, first: Hashes, second: Hashes) -> list[int]:
+        """Places of the inputs that were not met before; they are remembered."""
+        new = np.flatnonzero(self._table.find(first, second)[:, 0] == 0)
+        _, places = np.unique(np.stack([first[new], second[new]]), axis=1, return_index=True)
+        new = new[np.sort(places)]
+        self._table.add(first[new], second[new], np.zeros(len(new), np.intp), 1)
+        return new.tolist()
 
 
 def chunks(work: Iterable[Row], most: int, workers: int) -> Iterator[list[Row]]:
