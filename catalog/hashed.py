@@ -37,7 +37,8 @@ class HashTable:
         added = _joined(_Run(first, second, packed))
         for runs, (start, stop) in zip(self._parts, _parts_of(added.first), strict=True):
             if stop > start:
-                runs.append(_Run(*(column[start:stop].copy() for column in added)))
+                part = slice(start, stop)
+                runs.append(_Run(added.first[part].copy(), added.second[part].copy(), added.packed[part].copy()))
             while len(runs) > 1 and len(runs[-2].first) < 2 * len(runs[-1].first):
                 _join_last(runs)
 
@@ -75,12 +76,14 @@ def _parts_of(first: Hashes) -> Iterator[tuple[int, int]]:
 
 def _join_last(runs: list[_Run]) -> None:
     right, left = runs.pop(), runs.pop()
-    runs.append(_joined(_Run(*(np.concatenate(pair) for pair in zip(left, right, strict=True)))))
+    first = np.concatenate([left.first, right.first])
+    second = np.concatenate([left.second, right.second])
+    runs.append(_joined(_Run(first, second, np.concatenate([left.packed, right.packed]))))
 
 
 def _joined(run: _Run) -> _Run:
     """In order, and each hash once."""
-    order = np.argsort(run.first, kind="stable")
+    order: npt.NDArray[np.intp] = np.argsort(run.first, kind="stable")
     first, second = run.first[order], run.second[order]
     follows = first[1:] == first[:-1]
     if (follows & (second[1:] != second[:-1])).any():  # halves alike: chance, and seldom
@@ -93,14 +96,14 @@ def _joined(run: _Run) -> _Run:
         return _Run(first, second, packed)
     largest = np.empty((len(starts), packed.shape[1]), np.uint8)
     for column in range(packed.shape[1]):  # one at a time: unpacked, all would take four times as much
-        fields = np.maximum.reduceat(_unpacked(packed[:, column]), starts)
+        fields: Packed = np.maximum.reduceat(_unpacked(packed[:, column]), starts)
         largest[:, column] = (fields << _SHIFTS).sum(1, dtype=np.uint8)
     return _Run(first[starts], second[starts], largest)
 
 
 def _unpacked(packed: Packed) -> npt.NDArray[np.uint8]:
     """[..., 4]"""
-    fields: npt.NDArray[np.uint8] = packed[..., None] >> _SHIFTS & 3
+    fields: Packed = np.asarray(packed[..., None] >> _SHIFTS & 3, np.uint8)
     return fields
 
 

@@ -59,6 +59,8 @@ def train_style(config: dict[str, Any]) -> None:
         board.progress.remote(plan.style_id, done, plan.config.iterations, losses["total"])
         if done % config["checkpoint_every"] == 0 and not training.done:
             _report({"iteration": done, **losses}, {"training": training.state_dict(), "seconds": seconds})
+    if training.stopping:
+        board.note.remote(f"{plan.style_id}: {training.stopping.reason(training.iterations_done)}")
     whole = whole_reference(picture, base.image_size, plan.config.fit)
     _finish(training, plan, config["run_id"], losses, seconds, whole)
     ray.train.report({"iteration": training.iterations_done, **losses})
@@ -97,7 +99,8 @@ def _finish(
         "preview_uri": folder.write(PREVIEW, preview.png()),
         "checkpoint_uri": folder.write(CHECKPOINT, data),
     }
-    metrics = {f"loss_{name}": value for name, value in losses.items()} | preview.metrics(reference.style, base)
+    metrics = {f"loss_{name}": value for name, value in losses.items()} | training.metrics()
+    metrics |= preview.metrics(reference.style, base)
     result = NewStyle(
         **uris,
         style_id=plan.style_id,

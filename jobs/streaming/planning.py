@@ -4,6 +4,7 @@ Takes inputs as they are listed; gives WORK rows with the labels of the variants
 which is read once a run. Counts what was decided before.
 """
 
+import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,7 +15,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from catalog.decided import STATUSES, UNDECIDED, Decided
-from catalog.hashed import Hashes, HashTable
 from catalog.manifest import Manifest
 from jobs.streaming.listing import Item
 from jobs.streaming.rows import Row
@@ -36,6 +36,8 @@ class Tally:
     inputs: int = 0
     duplicates: int = 0
     """Inputs named more than once in a table; each is done once."""
+    flagged: int = 0
+    """Rows decided now that --flag marks."""
     listed: bool = False
     """Whether ``inputs`` are all there are."""
     passed_over: Counter[str] = field(default_factory=Counter)
@@ -73,13 +75,13 @@ class Plan:
     def __call__(self, items: Iterable[Item], tally: Tally, *, unique: bool) -> Iterator[Row]:
         """WORK of the inputs that lack a variant; the rest is counted. ``unique``: no input comes twice."""
         decided = Decided(self.manifest, [variant.pair for variant in self.variants])
-        seen = _Seen()
+        seen = None if unique else Seen()
         stream = iter(items)
         while group := list(islice(stream, _GROUP)):
             statuses, first, second = decided.of(pa.array([item.uri for item in group]))
             tally.inputs += len(group)
-            if not unique:
-                new = seen.first_time(first, second)
+            if seen:
+                new = seen.new(first, second)
                 tally.duplicates += len(group) - len(new)
                 group, statuses = [group[i] for i in new], statuses[new]
             missing = statuses == UNDECIDED
@@ -96,19 +98,26 @@ class Plan:
         return {"input_uri": item.uri, "key": item.key, "locator": item.locator, "missing": labels}
 
 
-class _Seen:
-    """Inputs met so far, by their hashes: 17 bytes each."""
+class Seen:
+    """Inputs that were met, in a file that is gone when this is: memory stays small whatever their number."""
 
     def __init__(self) -> None:
-        self._table = HashTable(1)
+        self._table = sqlite3.connect("", check_same_thread=False, isolation_level=None)
+        self._table.execute("PRAGMA cache_size = -65536")
+        self._table.execute(
+            "CREATE TABLE seen (first INTEGER, second INTEGER, PRIMARY KEY (first, second)) WITHOUT ROWID"
+        )
 
-    def first_time(self, first: Hashes, second: Hashes) -> list[int]:
-        """Places of the inputs that were not met before; they are remembered."""
-        new = np.flatnonzero(self._table.find(first, second)[:, 0] == 0)
-        _, places = np.unique(np.stack([first[new], second[new]]), axis=1, return_index=True)
-        new = new[np.sort(places)]
-        self._table.add(first[new], second[new], np.zeros(len(new), np.intp), 1)
-        return new.tolist()
+    def new(self, first: npt.NDArray[np.uint64], second: npt.NDArray[np.uint64]) -> list[int]:
+        """Places of the inputs, by their two hashes, that were not met before; they are remembered."""
+        signed = zip(first.view(np.int64).tolist(), second.view(np.int64).tolist(), strict=True)
+        add, added = "INSERT OR IGNORE INTO seen VALUES (?, ?)", []
+        self._table.execute("BEGIN")
+        for i, pair in enumerate(signed):
+            if self._table.execute(add, pair).rowcount:
+                added.append(i)
+        self._table.execute("COMMIT")
+        return added
 
 
 def chunks(work: Iterable[Row], most: int, workers: int) -> Iterator[list[Row]]:
