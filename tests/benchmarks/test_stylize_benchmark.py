@@ -23,7 +23,7 @@ def test_solvers_that_ask_at_every_step_agree(upwards: bool) -> None:
     steps = list(range(11)) if upwards else [*range(10, -1, -1), -1]
     x = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     ours, other, higher = (
-        solver(x, lambda x, t: 0.3 * x, schedule, steps, set(steps), clamp=False)
+        solver(x, lambda x, t: 0.3 * x, schedule, steps, set(steps[:-1]), clamp=False)
         for solver in (sparse_ddim, held, dpm_solver)
     )
     assert torch.equal(ours, other)

@@ -2,7 +2,6 @@
 
 import json
 
-import pytest
 import torch
 from PIL import Image
 
@@ -66,9 +65,8 @@ def test_the_page_shows_hostile_names_as_text() -> None:
     assert gallery.sheet(blocks=1).width == 4 + 2 * 260
 
 
-def test_who_loads_a_base_computes_float32_without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
-    for backend in (torch.backends.cuda.matmul, torch.backends.cudnn):
-        monkeypatch.setattr(backend, "allow_tf32", True)
+def test_who_loads_a_base_computes_float32_without_tf32() -> None:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     load_base(bundled_bases()["mini64"], check=False)
     assert not torch.backends.cuda.matmul.allow_tf32
     assert not torch.backends.cudnn.allow_tf32
