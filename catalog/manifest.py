@@ -70,7 +70,9 @@ class Manifest:
 
     def table(self) -> DeltaTable | None:
         """The table, or None before the first row."""
-        return open_table(self._storage, self.name)
+        kinds = {"int64": "long"}
+        columns = {field.name: kinds.get(str(field.type), str(field.type)) for field in self._schema}
+        return open_table(self._storage, self.name, columns=columns)
 
     def batches(self, columns: Sequence[str] | None = None, predicate: str | None = None) -> Iterator[pa.RecordBatch]:
         """Rows that pass an SQL predicate, by batches; of ``columns``, those that the table has yet."""

@@ -46,7 +46,7 @@ class DemoFlags(JobFlags):
         None, gt=0, description="Training iterations instead of the base's; fewer are quicker and show less style."
     )
     limit: int | None = Field(None, gt=0, description="Only the first N portraits.")
-    size: str = Field("original", description="Of the pictures, as stylize takes it; the portraits have 256 pixels.")
+    size: str = Field("original", description="Size of the pictures, as stylize takes it; the portraits have 256.")
     detail: Detail = Field("residual", description="How the base's pictures are enlarged, as stylize takes it.")
 
 

@@ -116,7 +116,8 @@ def main() -> int:
 def _read(flags: ImportBaseFlags) -> tuple[BaseSpec, Parts]:
     """The bundle; every file that is missing or wrong is a problem of its flag."""
     problems = Problems()
-    given = load_yaml(flags.config, Given) if flags.config else Given()
+    config = flags.config
+    given = problems.attempt("--config", lambda: load_yaml(config, Given)) if config else None
 
     def local(flag: str, uri: str) -> Path:
         return problems.attempt(flag, lambda: fetch(uri)) or Path(uri)
@@ -130,7 +131,7 @@ def _read(flags: ImportBaseFlags) -> tuple[BaseSpec, Parts]:
         perceptual=[local("--perceptual", path) for path in flags.perceptual],
         image_size=flags.image_size,
         head_channels=flags.photo_prior_head_channels,
-        given=given.model_dump(),
+        given=(given or Given()).model_dump(),
     )
     problems.check()
     provenance = Provenance(made_by="jobs/import_base.py", data=flags.data, license=flags.license)

@@ -146,7 +146,7 @@ def extremes(table: Manifest, count: int) -> tuple[list[str], list[str]]:
 
 def main() -> ExitCode:
     """Read flags, check, print the plan, run, write the record."""
-    flags = parse_flags(RankFlags)
+    flags = parse_flags(RankFlags, further=resolve)
     job = resolve(flags)
     console.print(f"input   {flags.input}\nbase    {job.base.name}, {job.base_location}", markup=False)
     console.print(f"method  {', '.join(f'{name}={value}' for name, value in flags.config())}", markup=False)

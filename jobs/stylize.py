@@ -37,6 +37,7 @@ def stages(job: StylizeJob, run_id: str, before_commit: Callable[[], None] = lam
             stylize=Stylize(flags.config(), flags.text_config()),
             write=Write(job.output, job.source, flags.max_pixels, flags.output_config()),
             scores=flags.scores,
+            keep=flags.keep(),
         ),
         worker=Stylizer,
         record=Record(
@@ -74,7 +75,7 @@ def describe(job: StylizeJob) -> Table:
 
 def main() -> ExitCode:
     """Read flags, check, print the plan, run, write the record."""
-    flags = parse_flags(StylizeFlags)
+    flags = parse_flags(StylizeFlags, further=resolve)
     console = Console()
     job = resolve(flags)
     console.print(describe(job))

@@ -59,16 +59,19 @@ class LossWeights(_Settings):
     recon_perceptual: float = Field(10.0, ge=0, description="LPIPS reconstruction of the reference.")
     # Neither the paper's nor the release's: 0 in both presets.
     style_moments: float = Field(
-        0.0, ge=0, exclude_if=_unused, description="Moments of the stylized contents' pixels and features against its."
+        0.0,
+        ge=0,
+        exclude_if=_unused,
+        description="Moments of pixels and features: stylized contents against the reference.",
     )
     style_colors: float = Field(
-        0.0, ge=0, exclude_if=_unused, description="Distribution of the stylized contents' colours against its."
+        0.0, ge=0, exclude_if=_unused, description="Distribution of colours: stylized contents against the reference."
     )
     self_similarity: float = Field(
-        0.0, ge=0, exclude_if=_unused, description="Self-similarity of features, each content against its stylization."
+        0.0, ge=0, exclude_if=_unused, description="Self-similarity of features: each content against its stylization."
     )
     edges: float = Field(
-        0.0, ge=0, exclude_if=_unused, description="Luminance gradients, each content against its stylization."
+        0.0, ge=0, exclude_if=_unused, description="Luminance gradients: each content against its stylization."
     )
 
     @property
@@ -182,7 +185,9 @@ class TrainConfig(_Settings):
         description="Which embedding of a picture CLIP's losses see: the one it shares with text, or the statistics"
         " that it is projected from (networks/statistics.py).",
     )
-    spn: Literal["time", "plain"] = Field("time", description="SPN sees the respaced step's index, or no time.")
+    spn: Literal["time", "plain"] = Field(
+        "time", description="Whether the SPN sees the index of the respaced step, or no time."
+    )
     spn_width: int = Field(
         WIDTH,
         gt=0,
@@ -197,7 +202,7 @@ class TrainConfig(_Settings):
     spn_steps: Literal["each", "spread"] = Field(
         "each",
         exclude_if=lambda said: said == "each",  # styles trained before it could be chosen keep their identity
-        description="What stylizing in more steps than training adds of the SPN: as much at each, or as much in all.",
+        description="What the SPN adds in more steps than training took: as much at each, or as much in total.",
     )
     matched_t0: bool = Field(False, description="Decode from the level that encoding reached, not from the one below.")
     clip_reconstruction: Literal["cosine", "l1"] = Field("cosine", description="Form of the CLIP reconstruction.")
@@ -368,7 +373,9 @@ _FUNCTION_WORDS: Final = frozenset({"a", "an", "and", "in", "no", "not", "of", "
 class TextConfig(_Settings):
     """How z_in is moved from a source text towards a prompt."""
 
-    source_text: str = Field("a photo of a person", min_length=1, description="What the pictures show, unchanged.")
+    source_text: str = Field(
+        "a photo of a person", min_length=1, description="Text that describes the unchanged pictures."
+    )
     text_template: str = Field(
         "{source} {text}", pattern=r"\{text\}", description="The target text, from the source text and the prompt."
     )
@@ -434,7 +441,7 @@ class PictureConfig(_Settings):
     )
     format: FileFormat = Field("png", description="File format of the pictures.")
     format_quality: int | None = Field(
-        None, ge=1, le=100, description=f"Of JPEG and WebP, 1 to 100; default: {QUALITY}."
+        None, ge=1, le=100, description=f"Quality of JPEG and WebP, 1 to 100; default: {QUALITY}."
     )
 
     def identity(self) -> dict[str, Any]:

@@ -33,6 +33,7 @@ _LONGEST_TEMP_DIR = 107 - len("/ray/session_2026-01-01_00-00-00_000000_1234567/s
 _CHATTER = {
     "ray.data._internal": logging.WARNING,  # each execution's end
     "ray.data._internal.progress": logging.ERROR,  # that its own progress bars are off
+    "ray.data._internal.stats": logging.ERROR,  # tracebacks of its threads where a run is stopped
     "ray.train": logging.WARNING,
 }
 """Loggers with levels of their own, whose lines are of no use to who runs a job."""

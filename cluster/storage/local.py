@@ -63,10 +63,9 @@ def write_whole(target: Path, fill: Callable[[BinaryIO], object], *, if_absent: 
     The content is made in a temporary file beside it, flushed to disk and then renamed (or linked, which fails where
     the name is taken); the folder is flushed too, so that the name outlives a power cut.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     temp = target.parent / f"{TEMP_PREFIX}{uuid.uuid4().hex}"
     try:
-        with temp.open("xb") as file:
+        with _created(temp) as file:
             fill(file)
             file.flush()
             os.fsync(file.fileno())
@@ -81,6 +80,15 @@ def write_whole(target: Path, fill: Callable[[BinaryIO], object], *, if_absent: 
         temp.unlink(missing_ok=True)
     flush_folder(target.parent)
     return True
+
+
+def _created(path: Path) -> BinaryIO:
+    """A new file for writing, in a folder that is made with it."""
+    for _ in range(10):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # another process asked whether it may write, and took the folder back
+            return path.open("xb")
+    return path.open("xb")
 
 
 def flush_folder(folder: Path) -> None:
@@ -151,6 +159,7 @@ class LocalFiles:
     def check_writable(self, path: str) -> None:
         target = Path(path)
         with _explained("write", target.parent):
+            made = [folder for folder in target.parents if not folder.exists()]  # the deepest first
             target.parent.mkdir(parents=True, exist_ok=True)
             probe = target.with_name(f"{target.name}-source")
             try:
@@ -170,6 +179,9 @@ class LocalFiles:
             finally:
                 probe.unlink(missing_ok=True)
                 target.unlink(missing_ok=True)
+                for folder in made:  # a question leaves nothing behind
+                    with suppress(OSError):  # somebody else writes there by now
+                        folder.rmdir()
 
     def delta_options(self) -> dict[str, str]:
         return {}

@@ -50,10 +50,11 @@ def styles_file(folder: Path, base: Path, storage: str, count: int = 2, **train:
     return path
 
 
+@pytest.mark.usefixtures("ray_cluster")
 def test_two_styles_at_once_then_nothing_to_do(tmp_path: Path, base: Path, s3: Any) -> None:
     storage = Storage.open(s3.bucket_uri())
     file = styles_file(tmp_path, base, storage.uri)
-    assert "2 to train, 2 at a time" in run_job("train_styles", "--config", file)
+    assert "2 to train, 2 at a time" in call_job("train_styles", "--config", file)
     rows = StyleCatalog.open(storage).list()
     assert [(row.style_id, row.version, row.tags) for row in rows] == [
         ("style-0", 1, ["painting"]),
@@ -100,16 +101,15 @@ def test_what_changes_the_result_is_another_training(tmp_path: Path, base: Path)
 
 def test_killed_in_the_middle_the_same_command_finishes(tmp_path: Path, base: Path) -> None:
     storage = tmp_path / "out"
-    file = styles_file(tmp_path, base, str(storage), iterations=30)
+    file = styles_file(tmp_path, base, str(storage), count=1, iterations=24)
     flags = ("--config", file, "--checkpoint-every", 5)
     states = storage / "train"
     kill_job_when("train_styles", *flags, condition=lambda: len(list(states.glob("style-*/checkpoint*/state.pt"))) >= 2)
     catalog = StyleCatalog.open(Storage.open(storage))
-    unfinished = {row.style_id for row in catalog.list()}
-    assert len(unfinished) < 2
+    assert catalog.list() == []
     output = run_job("train_styles", "--config", file, "--checkpoint-every", 5)
     assert "registered" in output
-    assert [(row.style_id, row.version) for row in catalog.list()] == [("style-0", 1), ("style-1", 1)]
+    assert [(row.style_id, row.version) for row in catalog.list()] == [("style-0", 1)]
     # The run that was cut makes the weights of one that was not, bit for bit.
     torch.set_num_threads(1)
     loaded = load_base(base)
@@ -156,6 +156,7 @@ def test_bad_flags_exit_with_2() -> None:
     assert "nothing to train" in call_job("train_styles", "--storage", "x", expect=2)
 
 
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_users_own_photographs(tmp_path: Path, base: Path) -> None:
     """Read before anything starts, in the order of their names; what they are is part of what a training is."""
     photos = tmp_path / "photos"
@@ -179,7 +180,7 @@ def test_a_users_own_photographs(tmp_path: Path, base: Path) -> None:
         plan()
     (photos / "d.png").unlink()
     file = styles_file(tmp_path, base, str(tmp_path / "out"), count=1, content={"photos": str(photos)})
-    run_job("train_styles", "--config", file)
+    call_job("train_styles", "--config", file)
     (row,) = StyleCatalog.open(Storage.open(tmp_path / "out")).list()
     torch.set_num_threads(1)
     loaded, config = load_base(base), TrainConfig.model_validate(row.train_config)

@@ -38,7 +38,7 @@ class Case:
         case = cls(root, make_tiny_base(folder / "base", bank=False))
         case.flags = {
             "storage": root.uri, "input": root.child_uri("in"), "output": root.child_uri("out"), "styles": "all",
-            "base": str(case.base), "encode_steps": 10, "decode_steps": 5, "batch_size": 4, "workers": 2,
+            "base": str(case.base), "encode_steps": 10, "decode_steps": 5, "batch_size": 4, "workers": 1,
         }  # fmt: skip
         for i in range(styles):
             case.register(f"style-{i}", seed=i)
