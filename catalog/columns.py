@@ -66,7 +66,12 @@ STYLE_COLUMNS = {
     "reference_sha256": _text(required=True),
     "photo_uri": _text(sql=_FILE),
     "preview_uri": _text(sql="located(coalesce(previews.uri, {own}), r.style_id)", events="previews"),
-    "metrics": Column("map(varchar, double)", compared=False),
+    "metrics": Column(
+        "map(varchar, double)",
+        compared=False,
+        sql="map_concat(coalesce({own}, map()), coalesce(metric_maps.measured, map()))",
+        events="metric_maps",
+    ),
     "clip_embedding": Column("float[]", compared=False),
     "tags": Column(
         "varchar[]",

@@ -36,6 +36,7 @@ class ImportMetricsFlags(JobFlags):
     examples: ClassVar[tuple[str, ...]] = (
         "--out s3://bucket/metrics --inception pt_inception-2015-12-05-6726825d.pth --lpips vgg16-397923af.pth "
         "--dino dino_vitbase8_pretrain.pth --arcface w600k_r50.onnx --yunet face_detection_yunet_2023mar.onnx",
+        "--out metrics --lite efficientnet_lite1.pth --dry-run",
     )
 
     out: OutputUri = Field(description="Where the bundle goes.")

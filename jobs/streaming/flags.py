@@ -58,10 +58,6 @@ class PoolFlags(WorkersFlags):
     cpus_per_worker: float = Field(0.75, gt=0, description="CPUs of each worker; decoding takes 0.25 more.")
     batch_size: int = Field(8, gt=0, description="Pictures per batch of a worker.")
 
-
-class StreamFlags(InputFlags, PoolFlags, OutputFlags, ConcurrencyFlags):
-    """What a streaming job takes beside the settings of its method."""
-
     def encode(self, base_location: str, precision: Precision = "float32") -> Encode:
         """The stage, as each worker runs it."""
         return Encode(
@@ -73,6 +69,10 @@ class StreamFlags(InputFlags, PoolFlags, OutputFlags, ConcurrencyFlags):
             precision=precision,
         )
 
+
+class StreamFlags(InputFlags, PoolFlags, OutputFlags, ConcurrencyFlags):
+    """What a streaming job takes beside the settings of its method."""
+
     def open_output(self) -> Storage:
         """Reached, and written to unless this is a dry run.
 
@@ -80,12 +80,22 @@ class StreamFlags(InputFlags, PoolFlags, OutputFlags, ConcurrencyFlags):
             ValueError: it lies inside the input.
             StorageError: it cannot be reached.
         """
-        output, inputs = Storage.open(self.output), None
-        with suppress(StorageError):  # a wrong --input is reported there, not here
-            inputs = Storage.open(self.input)
-        if inputs and f"{output}/".startswith(f"{inputs}/"):
-            raise ValueError("lies inside --input: its pictures would be taken for inputs")
-        return reached(self.output, writable=not self.dry_run)
+        return output_beside(self.output, self.input, "--input", writable=not self.dry_run)
+
+
+def output_beside(uri: str, inputs_uri: str, flag: str, *, writable: bool) -> Storage:
+    """The output, once it has answered; ``flag`` names the inputs.
+
+    Raises:
+        ValueError: it lies inside the inputs.
+        StorageError: it cannot be reached.
+    """
+    output, inputs = Storage.open(uri), None
+    with suppress(StorageError):  # a wrong input is reported there, not here
+        inputs = Storage.open(inputs_uri)
+    if inputs and f"{output}/".startswith(f"{inputs}/"):
+        raise ValueError(f"lies inside {flag}: its pictures would be taken for inputs")
+    return reached(uri, writable=writable)
 
 
 def reached(uri: str, *, writable: bool) -> Storage:

@@ -42,6 +42,7 @@ class Record:
         retrying: bool = False,
         flags: Sequence[Condition] = (),
         before_commit: Callable[[], None] = lambda: None,
+        commit_seconds: float = COMMIT_SECONDS,
     ) -> None:
         """``before_commit`` raises where this run may not write any more."""
         self._manifest = manifest
@@ -51,6 +52,7 @@ class Record:
         self._retrying = retrying
         self._flags = flags
         self._before_commit = before_commit
+        self._commit_seconds = commit_seconds
         self._streaks = Streaks()
         self._rows: list[Row] = []
         self._commits = 0
@@ -66,7 +68,7 @@ class Record:
             RunStopped: too many in a row failed.
         """
         self._take(self._streaks.take(worker, outcomes))
-        if len(self._rows) >= COMMIT_ROWS or time.monotonic() - self._committed_at >= COMMIT_SECONDS:
+        if len(self._rows) >= COMMIT_ROWS or time.monotonic() - self._committed_at >= self._commit_seconds:
             self.flush()
 
     def flush(self) -> None:

@@ -3,7 +3,7 @@
 Shapes: N pictures, D features.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from typing import Any, Self
@@ -72,6 +72,19 @@ class Moments:
 def merged(moments: Iterable[Moments], width: int) -> Moments:
     """Of all of them; of none, with features of that width, where there are none."""
     return reduce(Moments.merged, moments, Moments.none(width))
+
+
+def resampled(parts: Sequence[Moments], weights: npt.NDArray[Any]) -> Moments:
+    """Of all parts together, the i-th taken ``weights[i]`` times."""
+    counts = np.array([part.count for part in parts]) * weights
+    total = int(counts.sum())
+    mean = np.einsum("i,ij->j", counts / total, np.stack([part.mean for part in parts]))
+    scatter = np.zeros((len(mean), len(mean)))
+    for part, weight in zip(parts, weights, strict=True):
+        if weight:
+            step = part.mean - mean
+            scatter += weight * (part.scatter + part.count * np.outer(step, step))
+    return Moments(total, mean, scatter)
 
 
 def frechet_distance(ours: Moments, reference: Moments) -> float:
