@@ -42,8 +42,13 @@ FAST = {"encode_steps": 10, "decode_steps": 5, "batch_size": 2, "workers": 1}
 
 @pytest.fixture
 def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
-    """Two styles with references, photographs of which one is broken, another method's pictures of all but one."""
+    """A case that needs no Ray."""
     without_cluster(monkeypatch)
+    return make_case(tmp_path)
+
+
+def make_case(tmp_path: Path) -> Case:
+    """Two styles with references, photographs of which one is broken, another method's pictures of all but one."""
     root = Storage.open(tmp_path / "root")
     made = Case.make(root, tmp_path, styles=0)
     for i in range(2):
@@ -166,6 +171,14 @@ def test_killed_and_run_again_the_moments_are_those_of_one_run(
         np.testing.assert_allclose(states[0].moments[key].scatter, m.scatter, rtol=1e-2, atol=1e-4)
     assert states[0].shown.keys() == states[1].shown.keys()
     assert len(case.root.list_files("eval/state")) == 1
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_measuring_on_a_cluster(tmp_path: Path) -> None:
+    case = make_case(tmp_path)
+    call_job("evaluate", *argv(case, limit=2, styles="style-0"))
+    state = PairsTable(case.root.child("eval")).state
+    assert sum(m.count for m in state.moments.values()) == 2 * 3
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason=WITHOUT_BROWSER)
