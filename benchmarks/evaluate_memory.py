@@ -54,7 +54,9 @@ def main() -> None:
     for most in (int(rows * flags.kill_at), None):
         code = _watched(command, root.child("out"), most)
         console.print(f"exit code {code}")
-    table = DeltaTable(root.child("out").delta_uri("evaluation")).to_pyarrow_table(["input_uri", "style_id", "method"])
+    table = DeltaTable(root.child("out").delta_uri("evaluation")).to_pyarrow_table(
+        columns=["input_uri", "style_id", "method"]
+    )
     pairs = len(set(zip(*(table[name].to_pylist() for name in table.column_names), strict=True)))
     counted = sum(m.count for m in PairsTable(root.child("out")).state.moments.values())
     console.print(f"{table.num_rows} rows, {pairs} different, {counted} pictures in the moments, of {rows}")
