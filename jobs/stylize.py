@@ -37,6 +37,7 @@ def stages(job: StylizeJob, run_id: str, before_commit: Callable[[], None] = lam
             stylize=Stylize(flags.config(), flags.text_config()),
             write=Write(job.output, job.source, flags.max_pixels, flags.output_config()),
             scores=flags.scores,
+            keep=flags.keep(),
         ),
         worker=Stylizer,
         record=Record(

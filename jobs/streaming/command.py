@@ -23,6 +23,7 @@ from jobs.shared.bases import DEFAULT_BASE, describe_base
 from jobs.streaming.flags import StreamFlags, reached
 from jobs.streaming.listing import Source, open_source
 from jobs.streaming.rows import SCORES
+from jobs.streaming.structure import KeepStructure
 from jobs.streaming.variants import Variant
 from osasis.base import BaseSpec, bundled_bases, fingerprint
 from osasis.errors import OsasisError
@@ -80,11 +81,19 @@ class ScoreFlags(JobFlags):
         return found
 
 
+class StructureFlags(JobFlags):
+    keep_structure: OutputUri | None = Field(
+        None,
+        description="Keep the pictures' structural codes here, in float16, and take those that are kept: later runs "
+        "with other styles skip encoding.",
+    )
+
+
 class TextFlags(TextConfig):
     text: list[str] = Field([], description="Prompts, such as smiling; each makes pictures of its own.")
 
 
-class StylizeFlags(StylesFlags, StreamFlags, ScoreFlags, PictureConfig, StylizeConfig, TextFlags):  # type: ignore[misc]  # each has a model_config; the first counts
+class StylizeFlags(StylesFlags, StreamFlags, ScoreFlags, StructureFlags, PictureConfig, StylizeConfig, TextFlags):  # type: ignore[misc]  # each has a model_config; the first counts
     """Stylize every picture of --input in every style of --styles, as pictures and a manifest under --output.
 
     Running the same command again does only what is missing. Exit code 3 counts what earlier runs rejected or failed,
@@ -105,6 +114,11 @@ class StylizeFlags(StylesFlags, StreamFlags, ScoreFlags, PictureConfig, StylizeC
     def output_config(self) -> PictureConfig:
         """How pictures come out."""
         return PictureConfig(**self.model_dump(include=set(PictureConfig.model_fields)))
+
+    def keep(self) -> KeepStructure | None:
+        """The structure cache, where one is asked for."""
+        place = self.keep_structure
+        return KeepStructure(Storage.open(place), self.fit, self.decoder) if place else None
 
     def text_config(self) -> TextConfig:
         """The part of text-driven manipulation."""
@@ -147,6 +161,8 @@ def resolve(flags: StylizeFlags) -> StylizeJob:
         else attempt("--base", lambda: base_of_styles(flags.base, versions))
     )
     attempt("--flag", flags.conditions)
+    if kept := flags.keep_structure:
+        attempt("--keep-structure", lambda: reached(kept, writable=not flags.dry_run))
     variants: tuple[Variant, ...] = ()
     warnings: list[str] = []
     if base:
@@ -191,6 +207,7 @@ def make_variants(flags: StylizeFlags, versions: Sequence[StyleVersion], base_fi
             None if text is None else asked | {"text": text},
             output=flags.output_config(),
             decoder=flags.decoder,
+            float16_codes=flags.keep_structure is not None,
         )
         for text in texts
     }
@@ -205,6 +222,7 @@ def params_hash(
     *,
     output: PictureConfig | None = None,
     decoder: int = DECODER,
+    float16_codes: bool = False,
 ) -> str:
     """Identity of the parameters that change pixels, the style aside. 16 hex digits.
 
@@ -226,6 +244,8 @@ def params_hash(
         values["output"] = changed
     if decoder > 1:
         values["decoder"] = decoder
+    if float16_codes:
+        values["codes"] = "float16"
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 

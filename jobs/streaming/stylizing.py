@@ -22,6 +22,7 @@ from jobs.streaming.encoding import Batch
 from jobs.streaming.ledger import Ledger
 from jobs.streaming.rows import Row
 from jobs.streaming.scoring import Scorer
+from jobs.streaming.structure import KeepStructure, KeptStructure
 from jobs.streaming.variants import Variant
 from jobs.streaming.worker import Failed, Task, Worker
 from jobs.streaming.writing import Write
@@ -30,9 +31,10 @@ from osasis.checkpoint import Style, load_style
 from osasis.errors import NotFinite
 from osasis.full_size import Texture
 from osasis.image import to_levels
-from osasis.method import pictures_of
+from osasis.method import effective, pictures_of
 from osasis.settings import StylizeConfig, TextConfig
 from osasis.strength import at_strength, no_style
+from osasis.stylize import encoding_for
 
 STYLES_HELD = 4
 """Styles one worker keeps in memory, the one loaded ahead included; the least recently used goes first."""
@@ -53,10 +55,11 @@ class StylizerTask(Task):
     stylize: Stylize
     write: Write
     scores: bool = False
+    keep: KeepStructure | None = None
 
     @property
     def written(self) -> tuple[Storage, ...]:
-        return (self.write.output,)
+        return (self.write.output, *([self.keep.place] if self.keep else []))
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ class Stylizer(Worker[StylizerTask]):
         super().__init__(task, ledger)
         self.styles = Shelf(self.base, task.stylize.config.weight_strength, task.encode.cache_dir)
         self.scorer = Scorer(self.base, task.encode.cache_dir) if task.scores else None
+        self.structure = KeptStructure(self.base, task.keep) if task.keep else None
 
     def prepare(self, variant: Variant, following: Variant | None) -> None:
         self.styles.take(variant)
@@ -86,6 +90,11 @@ class Stylizer(Worker[StylizerTask]):
     def results(self, variant: Variant, batch: Batch) -> Sequence[Any]:
         """One :class:`Painted` a picture."""
         style = self.styles.take(variant)
+        if self.structure:
+            asked = effective(style, self.task.stylize.config, variant.text, self.task.stylize.text)
+            encoding = encoding_for(style, asked)
+            if (encoding, None) not in batch.codes:
+                batch.codes[encoding, None] = self.structure.codes(batch, encoding)
         pictures = pictures_of(
             self.base,
             style,
@@ -107,6 +116,8 @@ class Stylizer(Worker[StylizerTask]):
         return [part if good else unusable for part, good in zip(painted, finite.tolist(), strict=True)]
 
     def keep(self, variant: Variant, row: Row, result: Any) -> Row:
+        if self.structure:
+            self.structure.finish()  # what is done has its codes kept
         return result.scores | self.task.write(variant.label, row, result.pixels, result.texture)
 
 
