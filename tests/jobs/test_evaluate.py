@@ -173,14 +173,6 @@ def test_killed_and_run_again_the_moments_are_those_of_one_run(
     assert len(case.root.list_files("eval/state")) == 1
 
 
-@pytest.mark.usefixtures("ray_cluster")
-def test_measuring_on_a_cluster(tmp_path: Path) -> None:
-    case = make_case(tmp_path)
-    call_job("evaluate", *argv(case, limit=2, styles="style-0"))
-    state = PairsTable(case.root.child("eval")).state
-    assert sum(m.count for m in state.moments.values()) == 2 * 3
-
-
 @pytest.mark.skipif(CHROMIUM is None, reason=WITHOUT_BROWSER)
 def test_the_page_shows_tables_strips_and_extremes_and_asks_for_nothing(case: Case, tmp_path: Path) -> None:
     recipe = {
