@@ -24,6 +24,7 @@ from jobs.streaming.failures import Action, Fault, RunStopped, action, fault_of,
 from jobs.streaming.ledger import Ledger
 from jobs.streaming.packing import Bundle
 from jobs.streaming.rows import Row, finished_schema, one_row
+from jobs.streaming.spent import Clock
 from jobs.streaming.variants import Variant
 
 WRITERS = 8
@@ -96,14 +97,18 @@ class Worker(Generic[T]):
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
         self._name = f"{os.uname().nodename}/{os.getpid()}"
         ledger.end_loading()
+        self.clock = Clock()
 
     def __call__(self, decoded: pa.Table) -> Iterator[pa.Table]:
         """DECODED → :attr:`schema`. The same rows in the same groups, however often it is done."""
+        self.clock.lap("pictures")
         (chunk,) = decoded.to_pylist()
         unit = f"work/{chunk['chunk']}"
         try:
             for outcomes in self._chunk(unit, chunk["inputs"], alone=not together(self.ledger.begin(unit))):
-                yield one_row({"chunk": chunk["chunk"], "worker": self._name, "outcomes": outcomes}, self.schema)
+                row = {"chunk": chunk["chunk"], "worker": self._name, "outcomes": outcomes, "spent": self.clock.take()}
+                yield one_row(row, self.schema)
+                self.clock.lap("driver")
         except RunStopped as stopped:
             self.ledger.stop(str(stopped))
             raise
@@ -138,9 +143,11 @@ class Worker(Generic[T]):
         bundle = self.bundle()
         for variant, following in zip_longest(wanted, wanted[1:]):
             self._guarded(unit, variant, following)
+            self.clock.lap("styles")
             for batch in batches:
                 if any(variant.label in row["missing"] for row in batch.rows):
                     writing.append(self._batch(unit, variant, batch, dead))
+                    self.clock.lap("computing")
                 if len(writing) > BATCHES_WRITING:
                     yield from bundle.add(writing[0].variant.label, self._written(writing.popleft()))
         while writing:
@@ -242,6 +249,7 @@ class Worker(Generic[T]):
             else:
                 verdict = {"status": "done", "error_type": None, "error": None, "seconds": writing.seconds} | said
             outcomes.append(_outcome(row, writing.variant.label, verdict))
+        self.clock.lap("storage")
         return outcomes
 
     def _stored(self, storing: Future[Row]) -> Failed | Row:
