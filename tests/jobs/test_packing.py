@@ -105,7 +105,7 @@ def test_what_a_packed_picture_was_made_from_is_known(tmp_path: Path, capsys: py
 def test_parquet_shards_hold_structs_and_say_what_they_are_of(tmp_path: Path) -> None:
     case = case_of(tmp_path, 2)
     case.run(execute=InProcess.connected, pack="parquet", styles="style-0")
-    (uri,) = {shard_of(row["output_uri"]) for row in case.rows() if row["output_uri"]}
+    uri = min(shard_of(row["output_uri"]) for row in case.rows() if row["output_uri"])
     table = pq.read_table(uri)
     assert table.column_names[:4] == ["key", "image", "input_uri", "input_sha256"]
     assert table["image"][0].as_py()["path"] == f"{table['key'][0]}.png"
