@@ -51,6 +51,7 @@ def _train(
         def submit(style: StylePlan) -> "ray.ObjectRef[Outcome]":
             loop_config = {
                 "plan": style,
+                "storage": plan.storage,
                 "base_location": plan.base_location,
                 "run_id": record.run_id,
                 "checkpoint_every": flags.checkpoint_every,

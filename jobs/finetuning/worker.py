@@ -20,6 +20,7 @@ from catalog.style_folder import CHECKPOINT, PHOTO, PREVIEW, REFERENCE
 from cluster.storage import Storage
 from jobs.finetuning.plan import StylePlan
 from jobs.finetuning.saved_state import STATE, newest_state
+from jobs.finetuning.warm_start import warm_start
 from jobs.shared.bases import open_base
 from jobs.shared.previews import make_preview
 from osasis.base import clip_fingerprint
@@ -29,7 +30,7 @@ from osasis.style_training import StyleTraining
 
 
 def train_style(config: dict[str, Any]) -> None:
-    """Ray Train's loop for one style. ``config``: plan, run, base_location, run_id, checkpoint_every, threads,
+    """Ray Train's loop for one style. ``config``: plan, run, storage, base_location, run_id, checkpoint_every, threads,
     board.
     """
     plan: StylePlan = config["plan"]
@@ -41,13 +42,15 @@ def train_style(config: dict[str, Any]) -> None:
     state = newest_state(config["run"], lambda text: board.note.remote(f"{plan.style_id}: {text}"))
     read = partial(_image, size=base.image_size, mode=plan.config.fit)
     picture = decode_image(Storage.open(plan.image_uri).read_bytes())
+    reference = read(plan.image_uri)
     training = StyleTraining(
         base,
-        read(plan.image_uri),
+        reference,
         plan.config,
         photo=read(plan.photo_uri) if plan.photo_uri and state is None else None,
         photos=torch.cat([read(uri) for uri in plan.content]) if plan.content else None,
         state=state and state["training"],
+        start=warm_start(config["storage"], base, plan.config, reference) if state is None else None,
         texture=texture_of(picture, base.image_size, plan.config.fit),
     )
     seconds = state["seconds"] if state else 0.0

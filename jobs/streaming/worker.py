@@ -22,7 +22,9 @@ from jobs.streaming.decoding import WORKER_DIED
 from jobs.streaming.encoding import Batch, Encode
 from jobs.streaming.failures import Action, Fault, RunStopped, action, fault_of, together
 from jobs.streaming.ledger import Ledger
+from jobs.streaming.packing import Bundle
 from jobs.streaming.rows import Row, finished_schema, one_row
+from jobs.streaming.spent import Clock
 from jobs.streaming.variants import Variant
 
 WRITERS = 8
@@ -45,6 +47,11 @@ class Task:
     def written(self) -> tuple[Storage, ...]:
         """Storage that workers write to, which every node must see."""
         return ()
+
+    @property
+    def in_shards(self) -> bool:
+        """Whether what comes of a chunk is stored together, so that large chunks are better."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -90,14 +97,18 @@ class Worker(Generic[T]):
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
         self._name = f"{os.uname().nodename}/{os.getpid()}"
         ledger.end_loading()
+        self.clock = Clock()
 
     def __call__(self, decoded: pa.Table) -> Iterator[pa.Table]:
         """DECODED → :attr:`schema`. The same rows in the same groups, however often it is done."""
+        self.clock.lap("pictures")
         (chunk,) = decoded.to_pylist()
         unit = f"work/{chunk['chunk']}"
         try:
             for outcomes in self._chunk(unit, chunk["inputs"], alone=not together(self.ledger.begin(unit))):
-                yield one_row({"chunk": chunk["chunk"], "worker": self._name, "outcomes": outcomes}, self.schema)
+                row = {"chunk": chunk["chunk"], "worker": self._name, "outcomes": outcomes, "spent": self.clock.take()}
+                yield one_row(row, self.schema)
+                self.clock.lap("driver")
         except RunStopped as stopped:
             self.ledger.stop(str(stopped))
             raise
@@ -114,6 +125,10 @@ class Worker(Generic[T]):
         """What an outcome says of a result, once that is durable. Runs in a thread."""
         raise NotImplementedError
 
+    def bundle(self) -> Bundle:
+        """What gathers the outcomes of a chunk before they are told."""
+        return Bundle(None)
+
     def end_process(self) -> NoReturn:
         """Leave, to be started anew."""
         os._exit(1)
@@ -125,15 +140,19 @@ class Worker(Generic[T]):
         dead = self._deadly(unit, batches) if alone else set()
         wanted = [v for v in self.task.variants if any(v.label in row["missing"] for b in batches for row in b.rows)]
         writing: deque[_Writing] = deque()
+        bundle = self.bundle()
         for variant, following in zip_longest(wanted, wanted[1:]):
             self._guarded(unit, variant, following)
+            self.clock.lap("styles")
             for batch in batches:
                 if any(variant.label in row["missing"] for row in batch.rows):
                     writing.append(self._batch(unit, variant, batch, dead))
+                    self.clock.lap("computing")
                 if len(writing) > BATCHES_WRITING:
-                    yield self._written(writing.popleft())
+                    yield from bundle.add(writing[0].variant.label, self._written(writing.popleft()))
         while writing:
-            yield self._written(writing.popleft())
+            yield from bundle.add(writing[0].variant.label, self._written(writing.popleft()))
+        yield from bundle.rest()
 
     def _kinds(self) -> int:
         """Kinds of codes that a picture may have."""
@@ -230,6 +249,7 @@ class Worker(Generic[T]):
             else:
                 verdict = {"status": "done", "error_type": None, "error": None, "seconds": writing.seconds} | said
             outcomes.append(_outcome(row, writing.variant.label, verdict))
+        self.clock.lap("storage")
         return outcomes
 
     def _stored(self, storing: Future[Row]) -> Failed | Row:
