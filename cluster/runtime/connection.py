@@ -38,9 +38,9 @@ _CHATTER = {
     "ray.train": logging.WARNING,
 }
 """Loggers with levels of their own, whose lines are of no use to who runs a job."""
-_NOT_FOR_USERS = re.compile("has constructor arguments in the object store|worker processes have been started on node")
-"""Lines of Ray's own processes, which come whatever ``log_to_driver`` is: Ray Data keeps the arguments of its actors in
-the object store, and may start them again; actors that wait for storage more than they compute take parts of a CPU."""
+_NOT_FOR_USERS = re.compile("worker processes have been started on node")
+"""Lines of the raylet, which come whatever ``log_to_driver`` is: actors that wait for storage more than they compute
+take parts of a CPU, so that there are more of them than Ray expects."""
 SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it (the name is literal) for the driver of a submitted job
 
 
