@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.runtime.native_output import without_lines
 from cluster.runtime.signals import signals_held, stopped_by_signals
 from cluster.storage import Storage
 
@@ -85,7 +86,7 @@ def connect(num_cpus: int | None = None, *, shared: Sequence[Storage] = ()) -> I
     with _quiet_start():
         _join(address) if address else _start(num_cpus)
     try:
-        with stopped_by_signals():
+        with stopped_by_signals(), without_lines(_NOT_FOR_USERS):
             info = _info(started_here=not address)
             _check_shared(info, shared)
             yield info
