@@ -1,16 +1,17 @@
 """Command line of the catalog: ``python -m catalog COMMAND … --storage URI [--json]``; also ``style-catalog``."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from keyword import iskeyword
 from typing import Any
 
+from catalog.commands.places import place
 from catalog.errors import CatalogUsageError, UnknownStyle
 from catalog.selector import SelectorError
 from cluster.commandline.exit_code import ExitCode
+from cluster.commandline.terminal import lenient_output
 from cluster.storage import Storage, StorageError
 
 COMMANDS = {
@@ -40,12 +41,15 @@ _USAGE = "The catalog of trained styles below a storage. style-catalog COMMAND -
 
 def main(args: Sequence[str] | None = None) -> int:
     """Exit code: 0 done, 1 storage failed, 2 bad usage or no such style, 3 done, with findings that were printed."""
+    lenient_output()
     given = list(sys.argv[1:] if args is None else args)
     name = _command(given)
     module = import_module(f"catalog.commands.{name}{'_' if iskeyword(name) else ''}")
     description, _, examples = (module.__doc__ or "").partition("\n\nExamples:\n")
     parser = _Parser(prog=f"style-catalog {name}", description=description, epilog=f"examples:\n{examples}")
-    parser.add_argument("--storage", required=True, metavar="URI", help="path or s3:// URI that holds the catalog")
+    parser.add_argument(
+        "--storage", required=True, type=place, metavar="URI", help="path or s3:// URI that holds the catalog"
+    )
     module.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(given[1:])
@@ -59,9 +63,6 @@ def main(args: Sequence[str] | None = None) -> int:
     except StorageError as error:
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.FAILED
-    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.DONE
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,12 +1,14 @@
 """Decisions on what may change of a version: pointing aliases, tagging, noting, deleting, restoring."""
 
+import math
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from catalog.columns import COMPARED
 from catalog.errors import CatalogUsageError, UnknownStyle
 from catalog.events import Event, append_events, state_of
 from catalog.located import to_stored
@@ -15,6 +17,8 @@ from catalog.tables import Tables
 from catalog.view import VersionKey, View
 
 _LONGEST_NOTE = 10_000
+METRIC = r"[A-Za-z_][A-Za-z0-9_.-]{0,62}"
+"""Names that :class:`catalog.filters.Condition` reads."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,31 @@ class Changes:
             return [Event("preview-set", style_id, version, probe_set, to_stored(self._tables.storage, style_id, uri))]
 
         append_events(self._tables, decide, "set a preview in")
+
+    def set_metrics(self, metrics: Mapping[VersionKey, Mapping[str, float]]) -> None:
+        """Figures measured since registration, in place of earlier ones of the same name; equal ones are left.
+
+        Raises:
+            CatalogUsageError: a name or a number that cannot be filtered by.
+            UnknownStyle: a version is not there, or is deleted.
+        """
+        for name, value in (item for figures in metrics.values() for item in figures.items()):
+            if not re.fullmatch(METRIC, name) or name in COMPARED or not math.isfinite(value):
+                raise CatalogUsageError(f"{name}={value} cannot be a metric: a finite number, and a name of its own")
+
+        def decide(view: View) -> Sequence[Event]:
+            _check_ready(view, list(metrics))
+            have = {
+                pair: dict(row["metrics"] or ()) for pair, row in _rows_of(view, list(metrics), ("metrics",)).items()
+            }
+            return [
+                Event("metric-set", *pair, name, repr(float(value)))
+                for pair, figures in metrics.items()
+                for name, value in figures.items()
+                if have[pair].get(name) != value
+            ]
+
+        append_events(self._tables, decide, "set metrics in")
 
     def delete(self, pairs: Sequence[VersionKey], drop_aliases: bool) -> None:
         """Hide versions until they are restored; those hidden already are left.

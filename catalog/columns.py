@@ -66,7 +66,12 @@ STYLE_COLUMNS = {
     "reference_sha256": _text(required=True),
     "photo_uri": _text(sql=_FILE),
     "preview_uri": _text(sql="located(coalesce(previews.uri, {own}), r.style_id)", events="previews"),
-    "metrics": Column("map(varchar, double)", compared=False),
+    "metrics": Column(
+        "map(varchar, double)",
+        compared=False,
+        sql="map_concat(coalesce({own}, map()), coalesce(metric_maps.measured, map()))",
+        events="metric_maps",
+    ),
     "clip_embedding": Column("float[]", compared=False),
     "tags": Column(
         "varchar[]",
@@ -107,6 +112,18 @@ EVENT_COLUMNS = {
 
 COMPARED: dict[str, Kind] = {name: column.kind for name, column in STYLE_COLUMNS.items() if column.compared}
 """What can be filtered and sorted by; every other name is a metric's."""
+
+
+def delta_types(columns: dict[str, Column]) -> dict[str, str]:
+    """Of the columns that a table stores, as Delta spells them."""
+    types = {
+        "varchar": "string",
+        "bigint": "long",
+        "varchar[]": "array<string>",
+        "float[]": "array<float>",
+        "map(varchar, double)": "map<string,double>",
+    }
+    return {name: types.get(column.type, column.type) for name, column in columns.items() if column.stored}
 
 
 def arrow_schema(columns: dict[str, Column]) -> "pa.Schema":

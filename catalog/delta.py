@@ -4,10 +4,11 @@ The tables' files are read by Delta's own reader, never by pyarrow's: pyarrow wo
 Parquet file names, and some of those run code (docs/security.md).
 """
 
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
@@ -23,14 +24,19 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def open_table(storage: Storage, name: str, operation: str = "open") -> DeltaTable | None:
+def open_table(
+    storage: Storage, name: str, operation: str = "open", columns: Mapping[str, str] | None = None
+) -> DeltaTable | None:
     """The table ``name`` below a storage at its newest version; None where nobody has written.
 
-    ``operation``: what it is opened for, as errors tell.
+    Args:
+        operation: what it is opened for, as errors tell.
+        columns: its declared columns and their Delta types. The first must be there, others may come later; each that
+            is there must have its type.
 
     Raises:
         StorageError: it cannot be reached.
-        DamagedTable: it is there and cannot be opened.
+        DamagedTable: it is there and cannot be opened, or has other columns.
     """
     with explained(storage, name, operation):
         try:
@@ -41,7 +47,7 @@ def open_table(storage: Storage, name: str, operation: str = "open") -> DeltaTab
             if not any(info.name.endswith(".json") for info in log):
                 return None
             table = _opened(storage, name)  # somebody made it just now
-    _check_plain(table, storage.child_uri(name))
+    _check_columns(table, storage.child_uri(name), columns or {})
     return table
 
 
@@ -105,7 +111,25 @@ def _first_words(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(filter(None, lines))[:300]}"
 
 
-def _check_plain(table: DeltaTable, uri: str) -> None:
-    """Refuses a column that would be read as an extension type, which pyarrow makes by running its registered code."""
-    if found := re.search(r'"ARROW:extension:name":\s*"([^"]*)"', table.schema().to_json()):
+def _check_columns(table: DeltaTable, uri: str, declared: Mapping[str, str]) -> None:
+    """Refuses a column that would be read as an extension type, which pyarrow makes by running its registered code, and
+    a table that is not the one declared.
+    """
+    schema = table.schema().to_json()
+    if found := re.search(r'"ARROW:extension:name":\s*"([^"]*)"', schema):
         raise DamagedTable(f"{uri}: a column has the extension type {found[1]!r}, which is not read: it could run code")
+    types = {field["name"]: _spelled(field["type"]) for field in json.loads(schema)["fields"]}
+    for column in [*declared][:1]:
+        if column not in types:
+            raise DamagedTable(f"{uri}: is another table, for it has no column {column}; choose another place")
+    for column, kind in declared.items():
+        if types.get(column, kind) != kind:
+            raise DamagedTable(f"{uri}: its column {column} holds {types[column]}, not {kind}; choose another place")
+
+
+def _spelled(kind: Any) -> str:
+    """A type of Delta's JSON in one line: ``long``, ``array<string>``, ``map<string,double>``."""
+    if not isinstance(kind, dict):
+        return str(kind)
+    parts = [_spelled(kind[name]) for name in ("elementType", "keyType", "valueType") if name in kind]
+    return f"{kind['type']}<{','.join(parts)}>" if parts else str(kind["type"])

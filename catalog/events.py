@@ -21,7 +21,7 @@ from catalog.view import View
 
 Kind = Literal[
     "alias-set", "alias-removed", "tag-added", "tag-removed", "note-added", "note-removed",
-    "preview-set", "deleted", "restored", "purging", "purged",
+    "preview-set", "metric-set", "deleted", "restored", "purging", "purged",
 ]  # fmt: skip
 
 
@@ -33,15 +33,15 @@ class Event:
     style_id: str
     version: int | None
     name: str | None = None
-    """The alias, tag, probe set or note's id."""
+    """The alias, tag, probe set, metric or note's id."""
     text: str | None = None
-    """The note, or the preview's URI."""
+    """The note, the preview's URI, or the metric's value."""
 
     @property
     def subject(self) -> str:
         if self.kind.startswith("alias-"):
             return f"alias:{self.style_id}@{self.name}"
-        if self.kind.startswith(("tag-", "note-")):
+        if self.kind.startswith(("tag-", "note-", "metric-")):
             return f"{self.kind.partition('-')[0]}:{self.style_id}@{self.version}#{self.name}"
         if self.kind == "preview-set":
             return f"preview:{self.style_id}@{self.version}"

@@ -1,6 +1,7 @@
 """Conditions on styles, as people write them: ``structure>0.8``, ``base_name=mini64``, ``tags=painting``."""
 
 import math
+import operator
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -54,6 +55,14 @@ class Condition:
         if self.op == "~":
             return f"contains(lower({self.name}), lower(${key}))", parameters
         return f"{self.name} {'is distinct from' if self.op == '!=' else self.op} ${key}", parameters
+
+    def holds(self, value: float | None) -> bool:
+        """Of a number; of None nothing holds."""
+        compare = {
+            "=": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt,
+            ">=": operator.ge,
+        }  # fmt: skip
+        return value is not None and bool(compare[self.op](value, self.value))
 
     def pushed(self) -> str | None:
         """The same for the table's own reader, which then skips files; None where only the view can tell."""

@@ -41,8 +41,14 @@ SCHEMA = pa.schema(
         ("key", pa.string()),
         ("text", pa.string()),  # the prompt, null without one; tables of before it have no such column
         ("notes", pa.string()),  # what was mended or left out in decoding, mostly null; as above
+        ("structure", pa.float64()),  # scores, null where none were asked for; as above
+        ("style", pa.float64()),
+        ("flags", pa.string()),  # conditions that hold of the row, null where none does; as above
     ]
 )
+
+FLAGGED = ("structure", "style", "seconds", "width", "height")
+"""Columns that rows can be marked by."""
 
 VariantKey = tuple[str, int, str]
 """What an input is decided for: style_id, version, params_hash. The hash covers the prompt."""
@@ -64,7 +70,9 @@ class Manifest:
 
     def table(self) -> DeltaTable | None:
         """The table, or None before the first row."""
-        return open_table(self._storage, self.name)
+        kinds = {"int64": "long"}
+        columns = {field.name: kinds.get(str(field.type), str(field.type)) for field in self._schema}
+        return open_table(self._storage, self.name, columns=columns)
 
     def batches(self, columns: Sequence[str] | None = None, predicate: str | None = None) -> Iterator[pa.RecordBatch]:
         """Rows that pass an SQL predicate, by batches; of ``columns``, those that the table has yet."""

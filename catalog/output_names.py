@@ -14,7 +14,7 @@ NO_STYLE = "none"
 """Selects the base alone, as version 0; no style can have this id."""
 
 RUN_FLAGS = frozenset(
-    {"input", "input_column", "styles", "text", "output", "limit", "workers", "retry_failed", "dry_run"}
+    {"input", "input_column", "input_format", "styles", "text", "output", "limit", "workers", "retry_failed", "dry_run"}
 )
 """Flags of a stylize run that change which pictures are made, and nothing of how each comes out."""
 

@@ -5,7 +5,7 @@ all that can be asked and done. What is needed for a question is loaded with it,
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from catalog.delta import ROWS
@@ -69,7 +69,7 @@ class StyleCatalog:
 
         Raises:
             CheckpointMismatch: ``checkpoint_uri`` does not hold ``checkpoint_bytes`` of ``checkpoint_sha256``.
-            StorageError: others kept coming first for two minutes.
+            StorageError: others kept coming first for five minutes.
         """
         from catalog.register import register
 
@@ -204,6 +204,14 @@ class StyleCatalog:
     def remove_note(self, name: str, note_id: str) -> None:
         ((style_id, version),) = self._one(name)
         self._changes().remove_note(style_id, version, note_id)
+
+    def set_metrics(self, metrics: "Mapping[VersionKey, Mapping[str, float]]") -> None:
+        """Figures measured since registration, by (style id, version) and name; the newest of a name counts.
+
+        Raises:
+            CatalogUsageError: a name or a number that cannot be filtered by.
+        """
+        self._changes().set_metrics(metrics)
 
     def set_preview(self, name: str, uri: str, probe_set: str) -> None:
         """The picture at ``uri`` shows a version on a probe set (:mod:`catalog.probes`); the newest said so holds."""

@@ -4,6 +4,7 @@
 grow. Readers open the events first: every event they see then speaks of a row that they see too.
 """
 
+import random
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
-from catalog.columns import EVENT_COLUMNS, STYLE_COLUMNS, arrow_schema
+from catalog.columns import EVENT_COLUMNS, STYLE_COLUMNS, arrow_schema, delta_types
 from catalog.delta import EVENTS, ROWS, explained, open_table
 from catalog.errors import NewerCatalog
 from cluster.storage import Storage, StorageError
@@ -29,7 +30,7 @@ NEEDED = "0.1.0"
 """The first version of this project that reads FORMAT."""
 
 _FORMAT_KEY, _NEEDED_KEY = "style-catalog.format", "style-catalog.needed"
-_PATIENCE_S = 120.0
+_PATIENCE_S = 300.0
 _ATTEMPTS = 4
 _CONFIGURATION = {
     # Opening a table reads the commits since the last checkpoint one by one.
@@ -70,7 +71,8 @@ class Log:
             NewerCatalog: a later program wrote it.
             DamagedTable: it cannot be opened.
         """
-        table = open_table(self.storage, self.name, operation)
+        columns = STYLE_COLUMNS if self.name == ROWS else EVENT_COLUMNS
+        table = open_table(self.storage, self.name, operation, delta_types(columns))
         if table is not None:
             _check_format(table, self.uri)
         return table
@@ -81,7 +83,7 @@ class Log:
         A commit without rows writes nothing. Returns the commit that holds.
 
         Raises:
-            StorageError: others kept coming first for two minutes, or storage failed; nothing was written.
+            StorageError: others kept coming first for five minutes, or storage failed; nothing was written.
         """
         # A table that another thread brought forward in between would hide what that thread has written.
         with self._writing, self.explained(operation):
@@ -155,14 +157,21 @@ class Tables:
 
 
 def _retrying() -> "Retrying":
-    from tenacity import Retrying, retry_if_exception, wait_random_exponential
+    from tenacity import Retrying, retry_if_exception
 
     return Retrying(
         retry=retry_if_exception(lambda error: isinstance(error, CommitFailedError) or _unanswered(error)),
         stop=_given_up,
-        wait=wait_random_exponential(multiplier=0.05, max=1),
+        wait=_pause,
         reraise=True,
     )
+
+
+def _pause(state: "RetryCallState") -> float:
+    """Seconds before the next attempt, the fewer the more were in vain: a pause that grew would let others, who have
+    just begun, come first for ever.
+    """
+    return random.uniform(0, 0.5 / state.attempt_number)
 
 
 def _unanswered(error: BaseException) -> bool:

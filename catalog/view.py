@@ -36,6 +36,9 @@ create temp view notes as
     select style_id, version, name as note_id, text, happened_at, author from current_events where kind = 'note-added';
 create temp view previews as
     select style_id, version, name as probe_set, text as uri from current_events where kind = 'preview-set';
+create temp view metric_maps as
+    select style_id, version, map_from_entries(list((name, text::double) order by name)) as measured
+    from current_events where kind = 'metric-set' group by style_id, version;
 create temp view note_texts as
     select style_id, version, string_agg(text, chr(10) order by happened_at, note_id) as added from notes
     group by style_id, version;

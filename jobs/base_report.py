@@ -14,7 +14,8 @@ from safetensors.torch import load as load_tensors
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, OutputUri, Problem, Uri, parse_flags, run_job
+from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, OutputUri, Uri, parse_flags, run_job
+from cluster.commandline.problems import Problems
 from cluster.runtime.run_record import run_record
 from cluster.storage import NotFound, Storage
 from jobs.pretraining.recipes import read_recipe
@@ -95,15 +96,9 @@ class BaseReportFlags(WeightsFlags, DataFlags, ReportFlags):
 
 
 def main() -> int:
-    flags = parse_flags(BaseReportFlags)
-    storage, out = Storage.open(flags.images), Storage.open(flags.out)
-    rows = read_table(storage, Storage.open(flags.table), flags.split or None) if flags.table else list_images(storage)
-    try:
-        base = open_base(flags.base, flags.device)
-        if flags.diffae:
-            _take_weights(base, flags.diffae, read_recipe(flags.recipe, {}) if flags.recipe else None)
-    except (BaseError, RuntimeError, OSError) as error:
-        raise ConfigError(Problem("--diffae" if flags.diffae else "--base", str(error))) from error
+    flags = parse_flags(BaseReportFlags, further=resolve)
+    out = Storage.open(flags.out)
+    storage, rows, base = resolve(flags)
     console.print(f"base {base.spec.name} ({base.fingerprint}) on {len(rows)} photographs → {out}")
     if flags.dry_run:
         return ExitCode.DONE
@@ -124,6 +119,28 @@ def main() -> int:
         out.write_bytes("report.json", json.dumps(report, indent=2).encode())
     console.print(_table(figures))
     return ExitCode.DONE
+
+
+def resolve(flags: BaseReportFlags) -> tuple[Storage, list[Row], Base]:
+    """(the photographs' place, their rows, the base); reads, and writes nothing.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    problems = Problems(OsasisError, RuntimeError)
+    attempt = problems.attempt
+    storage, table, diffae = Storage.open(flags.images), flags.table, flags.diffae
+    rows = attempt(
+        "--table" if table else "--images",
+        lambda: read_table(storage, Storage.open(table), flags.split or None) if table else list_images(storage),
+    )
+    base = attempt("--base", lambda: open_base(flags.base, flags.device))
+    recipe = attempt("--recipe", lambda: read_recipe(flags.recipe, {}) if flags.recipe else None)
+    if base and diffae:
+        attempt("--diffae", lambda: _take_weights(base, diffae, recipe))
+    if problems or rows is None or base is None:
+        raise ConfigError(problems)
+    return storage, rows, base
 
 
 def _take_weights(base: Base, uri: str, recipe: Recipe | None) -> None:

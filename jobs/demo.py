@@ -46,7 +46,7 @@ class DemoFlags(JobFlags):
         None, gt=0, description="Training iterations instead of the base's; fewer are quicker and show less style."
     )
     limit: int | None = Field(None, gt=0, description="Only the first N portraits.")
-    size: str = Field("original", description="Of the pictures, as stylize takes it; the portraits have 256 pixels.")
+    size: str = Field("original", description="Size of the pictures, as stylize takes it; the portraits have 256.")
     detail: Detail = Field("residual", description="How the base's pictures are enlarged, as stylize takes it.")
 
 
@@ -61,7 +61,7 @@ def main() -> int:
     if flags.iterations:
         train += ["--train.iterations", str(flags.iterations)]
     stylize = ["stylize", "--storage", storage.uri, "--input", "samples/portraits", "--styles", "all"]
-    stylize += ["--output", output.uri, "--size", flags.size, "--detail", flags.detail]
+    stylize += ["--output", output.uri, "--size", flags.size, "--detail", flags.detail, "--scores"]
     if flags.limit:
         stylize += ["--limit", str(flags.limit)]
     if flags.dry_run:
@@ -72,7 +72,8 @@ def main() -> int:
 
     console.rule("3/3 Gallery")
     versions = StyleCatalog.open(storage).resolve("all")
-    rows = Manifest(output).rows(["input_uri", "style_id", "version", "output_uri", "transform"], status="done")
+    columns = ["input_uri", "style_id", "version", "output_uri", "transform", "structure", "style", "flags"]
+    rows = Manifest(output).rows(columns, status="done")
     gallery = read_gallery(rows, versions)
     sheet = gallery.sheet(blocks=3 if len(versions) < 4 else 1)
     storage.write_bytes("gallery.png", encode_image(sheet))

@@ -116,7 +116,8 @@ def main() -> int:
 def _read(flags: ImportBaseFlags) -> tuple[BaseSpec, Parts]:
     """The bundle; every file that is missing or wrong is a problem of its flag."""
     problems = Problems()
-    given = load_yaml(flags.config, Given) if flags.config else Given()
+    config = flags.config
+    given = problems.attempt("--config", lambda: load_yaml(config, Given)) if config else None
 
     def local(flag: str, uri: str) -> Path:
         return problems.attempt(flag, lambda: fetch(uri)) or Path(uri)
@@ -130,7 +131,7 @@ def _read(flags: ImportBaseFlags) -> tuple[BaseSpec, Parts]:
         perceptual=[local("--perceptual", path) for path in flags.perceptual],
         image_size=flags.image_size,
         head_channels=flags.photo_prior_head_channels,
-        given=given.model_dump(),
+        given=(given or Given()).model_dump(),
     )
     problems.check()
     provenance = Provenance(made_by="jobs/import_base.py", data=flags.data, license=flags.license)
@@ -167,6 +168,8 @@ def _already_there(out: Storage, spec: BaseSpec) -> bool:
         _, there = describe_base(out.uri)
     except BaseError as error:
         raise ConfigError(Problem("--out", str(error))) from None
+    there_files = {name: digest for name, digest in there.files.items() if name != "content_bank.safetensors"}
+    there = there.model_copy(update={"files": there_files})  # a bank may have been added since
     if there.model_dump(exclude={"provenance"}) != spec.model_dump(exclude={"provenance"}):
         hint = "give another --out, or remove that one"
         raise ConfigError(Problem("--out", f"holds another base: {there.name} ({fingerprint(there)})", hint))

@@ -2,7 +2,6 @@
 
 import hashlib
 from importlib.metadata import version
-from pathlib import Path
 from typing import ClassVar
 
 from PIL import Image
@@ -13,9 +12,10 @@ from catalog.probes import PROBE_SET
 from catalog.schema import NewStyle, StyleId, Tag
 from catalog.store import StyleCatalog
 from catalog.style_folder import CHECKPOINT, PHOTO, PREVIEW, REFERENCE, StyleFolder
-from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, OutputUri, Problem, Uri, parse_flags, run_job
+from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, OutputUri, Uri, parse_flags, run_job
+from cluster.commandline.problems import Problems
 from cluster.runtime.run_record import run_record
-from cluster.storage import Storage, StorageError
+from cluster.storage import Storage
 from cluster.storage.cache import fetch
 from jobs.shared.bases import locate_base, open_base
 from jobs.shared.previews import make_preview
@@ -69,7 +69,7 @@ class ImportStyleFlags(EntryFlags, SourceFlags):
 
 
 def main() -> int:
-    flags = parse_flags(ImportStyleFlags)
+    flags = parse_flags(ImportStyleFlags, further=_read)
     storage = Storage.open(flags.storage)
     base, official, picture, image_sha256, checkpoint_sha256 = _read(flags)
     reference = to_tensor(fit(picture, base.image_size, flags.fit)[0])[None].to(base.device)
@@ -131,26 +131,21 @@ def _read(flags: ImportStyleFlags) -> tuple[Base, OfficialStyle, Image.Image, st
     """(base, style, reference, its sha256, the checkpoint's sha256).
 
     Raises:
-        ConfigError: one of the files is missing or cannot be imported.
+        ConfigError: with every file that is missing or cannot be imported.
     """
-    flag = "--device"
-    try:
-        device = choose_device(flags.device)
-        flag = "--base"
-        base = open_base(locate_base(flags.base), str(device))
-        flag = "--image"
-        image = Storage.open(flags.image).read_bytes()
-        picture = decode_image(image)
-        if flags.photo:
-            flag = "--photo"
-            decode_image(Storage.open(flags.photo).read_bytes())
-        flag = "--checkpoint"
-        path: Path = fetch(flags.checkpoint)
-        official = read_style(path, base)
-    except (StorageError, OsasisError, ValueError) as error:
-        raise ConfigError(Problem(flag, str(error))) from None
-    digests = hashlib.sha256(image).hexdigest(), Storage.open(path).sha256()
-    return base, official, picture, *digests
+    problems = Problems(OsasisError)
+    attempt = problems.attempt
+    device = attempt("--device", lambda: str(choose_device(flags.device)))
+    base = attempt("--base", lambda: open_base(locate_base(flags.base), device or "cpu"))
+    image = attempt("--image", lambda: Storage.open(flags.image).read_bytes())
+    picture = image and attempt("--image", lambda: decode_image(image))
+    if photo := flags.photo:
+        attempt("--photo", lambda: decode_image(Storage.open(photo).read_bytes()))
+    path = attempt("--checkpoint", lambda: fetch(flags.checkpoint))
+    official = attempt("--checkpoint", lambda: read_style(path, base)) if path and base else None
+    if problems or not (base and image and picture and path and official):
+        raise ConfigError(problems)
+    return base, official, picture, hashlib.sha256(image).hexdigest(), Storage.open(path).sha256()
 
 
 def command() -> None:

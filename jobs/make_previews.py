@@ -18,12 +18,12 @@ from cluster.commandline.cli import (
     ExitCode,
     JobFlags,
     OutputUri,
-    Problem,
     Uri,
     WorkersFlags,
     parse_flags,
     run_job,
 )
+from cluster.commandline.problems import Problems
 from cluster.runtime.connection import connect
 from cluster.runtime.resources import Resources, capacity
 from cluster.runtime.run_record import RunRecord, run_record
@@ -31,8 +31,9 @@ from cluster.storage import Storage
 from cluster.storage.cache import fetch
 from jobs.shared.bases import describe_base, open_base
 from jobs.shared.previews import make_preview
-from osasis.base import bundled_bases, fingerprint
+from osasis.base import BaseSpec, bundled_bases, fingerprint
 from osasis.checkpoint import load_style
+from osasis.errors import OsasisError
 from osasis.full_size import Size
 
 console = Console(highlight=False, soft_wrap=True)
@@ -62,7 +63,7 @@ class MakePreviewsFlags(SelectionFlags, WorkersFlags):
 
     size: Size = Field(
         "original",
-        description="Of each picture: original, the portraits' 256 pixels; base, the base's; or a number of pixels.",
+        description="Size of each picture: original, the portraits' 256 pixels; base, the base's; or that many pixels.",
     )
 
 
@@ -86,34 +87,41 @@ class PreviewMaker:
 
 
 def main() -> int:
-    flags = parse_flags(MakePreviewsFlags)
-    storage = Storage.open(flags.storage)
-    catalog = StyleCatalog.open(storage)
-    versions = catalog.resolve(flags.styles) if flags.styles else catalog.list()
-    location, todo = _todo(versions, flags)
+    flags = parse_flags(MakePreviewsFlags, further=resolve)
+    catalog, versions, location, todo = resolve(flags)
     console.print(f"{len(todo)} of {len(versions)} styles need previews on {PROBE_SET}: {', '.join(map(str, todo))}")
     if flags.dry_run or not todo:
         return ExitCode.DONE
-    with run_record(storage, job="make_previews", config=flags) as record:
+    with run_record(catalog.storage, job="make_previews", config=flags) as record:
         _make(location, todo, flags, catalog, record)
         return record.exit_code
 
 
-def _todo(versions: Sequence[StyleVersion], flags: MakePreviewsFlags) -> tuple[str, list[StyleVersion]]:
-    """The base's location, and the versions trained on it that lack the preview.
+def resolve(flags: MakePreviewsFlags) -> tuple[StyleCatalog, list[StyleVersion], str, list[StyleVersion]]:
+    """(catalog, versions chosen, the base's location, versions trained on it that lack the preview).
 
     Raises:
-        ConfigError: it is not clear which base is meant.
-        BaseError: there is no such base.
+        ConfigError: with every problem found.
     """
+    problems = Problems(OsasisError, UnknownStyle)
+    catalog = StyleCatalog.open(Storage.open(flags.storage))
+    chosen = flags.styles
+    versions = problems.attempt("--styles", lambda: catalog.resolve(chosen) if chosen else catalog.list()) or []
     missing = [version for version in versions if version.probe_set != PROBE_SET]
+    base = problems.attempt("--base", lambda: _base(flags.base, missing))
+    if problems:
+        raise ConfigError(problems)
+    location, spec = base or ("", None)
+    mine = spec and fingerprint(spec)
+    return catalog, versions, location, [version for version in missing if version.base_fingerprint == mine]
+
+
+def _base(asked: str | None, missing: Sequence[StyleVersion]) -> tuple[str, BaseSpec] | None:
+    """The base asked for, else the only one that the styles name."""
     names = sorted({version.base_name for version in missing})
-    if not missing:
-        return "", []
-    if flags.base is None and (len(names) > 1 or names[0] not in bundled_bases()):
-        raise ConfigError(Problem("--base", f"styles were trained on {', '.join(names)}: give the location of one"))
-    location, spec = describe_base(flags.base or names[0])
-    return location, [version for version in missing if version.base_fingerprint == fingerprint(spec)]
+    if asked is None and names and (len(names) > 1 or names[0] not in bundled_bases()):
+        raise ValueError(f"styles were trained on {', '.join(names)}: give the location of one")
+    return describe_base(asked or names[0]) if asked or names else None
 
 
 def _make(
@@ -148,7 +156,7 @@ def _make(
 
 def command() -> None:
     """The job as a console script."""
-    run_job(main, expected=(UnknownStyle,))
+    run_job(main)
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def resolve(flags: RankFlags) -> RankJob:
     """
     problems = Problems(OsasisError)
     attempt = problems.attempt
-    source = attempt("--input", lambda: open_source(flags.input, flags.input_column))
+    source = attempt("--input", lambda: open_source(flags.input, flags.input_column, flags.input_format))
     output = attempt("--output", flags.open_output)
     base = attempt("--base", lambda: describe_base(flags.base))
     if base and base[1].perceptual is None:
@@ -146,7 +146,7 @@ def extremes(table: Manifest, count: int) -> tuple[list[str], list[str]]:
 
 def main() -> ExitCode:
     """Read flags, check, print the plan, run, write the record."""
-    flags = parse_flags(RankFlags)
+    flags = parse_flags(RankFlags, further=resolve)
     job = resolve(flags)
     console.print(f"input   {flags.input}\nbase    {job.base.name}, {job.base_location}", markup=False)
     console.print(f"method  {', '.join(f'{name}={value}' for name, value in flags.config())}", markup=False)

@@ -36,6 +36,8 @@ def stages(job: StylizeJob, run_id: str, before_commit: Callable[[], None] = lam
             encode=flags.encode(job.base_location, flags.precision),
             stylize=Stylize(flags.config(), flags.text_config()),
             write=Write(job.output, job.source, flags.max_pixels, flags.output_config()),
+            scores=flags.scores,
+            keep=flags.keep(),
         ),
         worker=Stylizer,
         record=Record(
@@ -44,6 +46,7 @@ def stages(job: StylizeJob, run_id: str, before_commit: Callable[[], None] = lam
             run_id=run_id,
             seed=flags.seed,
             retrying=flags.retry_failed,
+            flags=flags.conditions(),
             before_commit=before_commit,
         ),
     )
@@ -72,7 +75,7 @@ def describe(job: StylizeJob) -> Table:
 
 def main() -> ExitCode:
     """Read flags, check, print the plan, run, write the record."""
-    flags = parse_flags(StylizeFlags)
+    flags = parse_flags(StylizeFlags, further=resolve)
     console = Console()
     job = resolve(flags)
     console.print(describe(job))
@@ -96,6 +99,8 @@ def main() -> ExitCode:
         + (f"{new} of them now, in {time.monotonic() - start:.0f} s" if new else "everything was already decided"),
         highlight=False,
     )
+    if tally.flagged:
+        console.print(f"{tally.flagged} marked: column flags of {job.output.uri}/manifest", highlight=False)
     if tally.passed_over:
         console.print(f"passed over: {in_words(tally.passed_over)}", highlight=False, markup=False)
     if record.exit_code == ExitCode.RECORDED_FAILURES:

@@ -4,6 +4,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field
 from rich.console import Console
+from torch import Tensor
 
 from cluster.commandline.cli import (
     ConfigError,
@@ -16,6 +17,7 @@ from cluster.commandline.cli import (
     parse_flags,
     run_job,
 )
+from cluster.commandline.problems import Problems
 from cluster.runtime.connection import connect
 from cluster.runtime.resources import Resources
 from cluster.runtime.run_record import RunRecord, run_record
@@ -29,11 +31,13 @@ from jobs.pretraining.parts import part_file
 from jobs.pretraining.recipes import check_fit, keep_plan, read_recipe, still_to_train
 from jobs.pretraining.sources import Source, open_source
 from jobs.shared.bases import describe_base
-from osasis.errors import BaseError
+from osasis.errors import OsasisError
 from osasis.pretrain.captions import own_words
-from osasis.pretrain.recipe import PARTS, PartName, Recipe, current_part
+from osasis.pretrain.recipe import PARTS, RECIPES, PartName, Recipe, current_part
 
 console = Console(highlight=False, soft_wrap=True)
+_WORK = ".work"
+"""Below --out: what the job keeps to go on from."""
 
 
 class DataFlags(JobFlags):
@@ -102,16 +106,10 @@ class TrainBaseFlags(DataFlags, BundleFlags, TrainingFlags, WorkersFlags):
 
 
 def main() -> int:
-    flags = parse_flags(TrainBaseFlags)
-    recipe = read_recipe(flags.recipe, flags.steps)
+    flags = parse_flags(TrainBaseFlags, further=resolve)
+    recipe, source, todo, bank = resolve(flags)
     out = Storage.open(flags.out)
-    work = out.child(".work")
-    source = open_source(
-        flags.images, flags.table, flags.split or None, flags.image_column, shard_images(recipe.decode_size)
-    )
-    todo = still_to_train(flags.parts, work)
-    _check(flags, recipe, source, todo, work)
-    bank = bank_from_folder(Storage.open(flags.bank_images), recipe) if flags.bank_images else None
+    work = out.child(_WORK)
     console.print(
         f"base {flags.name}: {source.count} images at {recipe.image_size} px, {flags.workers} workers → {out}"
     )
@@ -137,21 +135,36 @@ def main() -> int:
     return ExitCode.DONE
 
 
-def _check(flags: TrainBaseFlags, recipe: Recipe, source: Source, todo: list[PartName], work: Storage) -> None:
-    """All that can be known before anything starts."""
-    if "clip" in todo and not source.labelled:
+def resolve(flags: TrainBaseFlags) -> tuple[Recipe, Source, list[PartName], list[Tensor] | None]:
+    """(recipe, images, parts that are not finished, photographs of --bank-images); reads, and writes nothing.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    problems = Problems(OsasisError)
+    attempt = problems.attempt
+    recipe = attempt("--recipe", lambda: read_recipe(flags.recipe, flags.steps))
+    sized = recipe or RECIPES["mini64"]()  # of a wrong recipe, the images are looked at all the same
+    work = Storage.open(flags.out).child(_WORK)
+    todo = attempt("--out", lambda: still_to_train(flags.parts, work))
+    given = (flags.images, flags.table, flags.split or None, flags.image_column)
+    source = attempt("--images", lambda: open_source(*given, shard_images(sized.decode_size)))
+    photos = flags.bank_images
+    bank = attempt("--bank-images", lambda: bank_from_folder(Storage.open(photos), sized)) if photos else None
+    if source and "clip" in (todo or ()) and not source.labelled:
         hint = "give --table, or leave it out by --parts"
-        raise ConfigError(Problem("--table", "the part clip needs labels for its captions", hint))
-    if flags.start_from is not None:
-        try:
-            spec = describe_base(flags.start_from)[1]
-        except BaseError as error:
-            raise ConfigError(Problem("--start-from", str(error))) from error
+        problems.append(Problem("--table", "the part clip needs labels for its captions", hint))
+    base = flags.start_from
+    start = attempt("--start-from", lambda: describe_base(base)[1]) if base is not None else None
+    if recipe and start:
         process = recipe.unet.model_dump(include={"beta_end", "typical_noise"})
-        if (spec.unet.model_copy(update=process), spec.encoder) != (recipe.unet, recipe.encoder):
-            raise ConfigError(Problem("--start-from", f"{spec.name} has networks of other sizes than the recipe"))
+        if (start.unet.model_copy(update=process), start.encoder) != (recipe.unet, recipe.encoder):
+            problems.append(Problem("--start-from", f"{start.name} has networks of other sizes than the recipe"))
+    if problems or recipe is None or source is None or todo is None:
+        raise ConfigError(problems)
     keep_plan(recipe, work, write=False)
     check_fit(recipe, todo, source.count, flags.workers, work)
+    return recipe, source, todo, bank
 
 
 def _train(

@@ -28,7 +28,7 @@ console = Console(highlight=False, soft_wrap=True)
 
 
 def main() -> int:
-    flags = parse_flags(TrainStylesFlags)
+    flags = parse_flags(TrainStylesFlags, further=plan_command)
     plan = plan_command(flags)
     _print_plan(plan)
     if flags.dry_run:

@@ -9,12 +9,13 @@ if TYPE_CHECKING:
     from osasis.errors import OsasisError
     from osasis.pipeline import StylePipeline, train_style
     from osasis.settings import StylizeConfig, TextConfig, TrainConfig
+    from osasis.strength import mix
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Base", "OsasisError", "Style", "StylePipeline", "StylizeConfig", "TextConfig", "TrainConfig",
-    "__version__", "bundled_bases", "load_base", "load_style", "train_style",
+    "__version__", "bundled_bases", "load_base", "load_style", "mix", "train_style",
 ]  # fmt: skip
 
 _HOME = {
@@ -28,6 +29,7 @@ _HOME = {
     "bundled_bases": "base",
     "load_base": "base",
     "load_style": "checkpoint",
+    "mix": "strength",
     "train_style": "pipeline",
 }
 

@@ -1,4 +1,7 @@
-"""Style checkpoints: what finetuning changed (eps_B, SPN, z_style) with its settings, in one safetensors file."""
+"""Style checkpoints: what finetuning changed (eps_B, SPN, z_style) with its settings, in one safetensors file.
+
+eps_B is whole, or, of a style that was trained by adapters, what they add to the base's.
+"""
 
 import copy
 import json
@@ -13,13 +16,16 @@ from safetensors.torch import save
 from torch import Tensor
 
 from osasis.base import Base
+from osasis.color import Colors
 from osasis.errors import BaseMismatch, CheckpointError
 from osasis.full_size import Texture
-from osasis.networks.spn import PlainSPN, TimeSPN
+from osasis.networks.adapters import Deltas, merged
+from osasis.networks.spn import SPN, MixedSPN, make_spn
 from osasis.networks.unet import UNet
 from osasis.settings import Preset, TrainConfig
 
 FORMAT: Final = "osasis-style-1"
+ADAPTER_FORMAT: Final = "osasis-adapter-1"
 
 
 class StyleHeader(BaseModel):
@@ -27,7 +33,7 @@ class StyleHeader(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    format: Literal["osasis-style-1"] = FORMAT
+    format: Literal["osasis-style-1", "osasis-adapter-1"] = FORMAT
     style_id: str
     base_name: str
     base_fingerprint: str
@@ -35,6 +41,8 @@ class StyleHeader(BaseModel):
     config: TrainConfig
     texture: Texture = Field((), exclude_if=lambda texture: not texture)
     """The reference's, for enlarged pictures; styles of before have none."""
+    colors: Colors = Field((), exclude_if=lambda colors: not colors)
+    """The reference's, for ``color_match``; styles of before have none."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +50,17 @@ class Style:
     """A trained style on one device, frozen, in evaluation mode.
 
     z_style [1, D]; ``style_levels``: the UNet levels it conditions, by default; ``strength``: where the
-    weights lie between the base's (0) and the finetuned ones (1), see :mod:`osasis.strength`.
+    weights lie between the base's (0) and the finetuned ones (1), see :mod:`osasis.strength`; ``deltas``: of adapters,
+    which are merged in ``unet`` already; None: all weights were trained.
     """
 
     header: StyleHeader
     unet: UNet
-    spn: TimeSPN | PlainSPN
+    spn: SPN | MixedSPN
     z_style: Tensor
     style_levels: tuple[int, ...]
     strength: float = 1.0
+    deltas: Deltas | None = None
 
     @property
     def config(self) -> TrainConfig:
@@ -62,10 +72,23 @@ class Style:
 
 
 def dump_style(
-    header: StyleHeader, unet: UNet, spn: TimeSPN | PlainSPN, z_style: Tensor, *, dtype: torch.dtype = torch.float16
+    header: StyleHeader,
+    unet: UNet,
+    spn: SPN | MixedSPN,
+    z_style: Tensor,
+    *,
+    deltas: Deltas | None = None,
+    dtype: torch.dtype = torch.float16,
 ) -> bytes:
-    """The file's bytes, the same for the same weights; float16 as base bundles are, unless every bit matters."""
-    tensors = {f"unet.{k}": v for k, v in unet.state_dict().items()}
+    """The file's bytes, the same for the same weights; float16 as base bundles are, unless every bit matters.
+
+    ``deltas`` are written in the place of ``unet``, where they are given.
+    """
+    if deltas is None:
+        tensors = {f"unet.{k}": v for k, v in unet.state_dict().items()}
+    else:
+        tensors = {f"adapter.{k}": v for k, v in deltas.items()}
+        header = header.model_copy(update={"format": ADAPTER_FORMAT})
     tensors |= {f"spn.{k}": v for k, v in spn.state_dict().items()}
     tensors["z_style"] = z_style
     stored = {k: v.detach().to("cpu", dtype).contiguous() for k, v in tensors.items()}
@@ -99,26 +122,33 @@ def load_style(path: Path, base: Base) -> Style:
             f"style {header.style_id} was trained on base {header.base_name} ({header.base_fingerprint}), "
             f"not on {base.spec.name} ({base.fingerprint}): give that base, or train the style again"
         )
-    with torch.device("meta"):  # weights follow: to draw random ones first takes longer than to load
-        unet = UNet(base.spec.unet)
-        spn = TimeSPN() if header.config.spn == "time" else PlainSPN()
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
-        z_style = tensors.pop("z_style")
-        unet.load_state_dict(_part(tensors, "unet."), assign=True)
+        z_style = tensors.pop("z_style").to(base.device)
+        deltas = None
+        if header.format == ADAPTER_FORMAT:
+            deltas = {name: delta.to(base.device) for name, delta in _part(tensors, "adapter.").items()}
+            unet = merged(base.diffae.unet, deltas)
+        else:
+            with torch.device("meta"):  # weights follow: to draw random ones first takes longer than to load
+                unet = UNet(base.spec.unet)
+            unet.load_state_dict(_part(tensors, "unet."), assign=True)
+        with torch.device("meta"):
+            spn = make_spn(header.config.spn, header.config.spn_width)
         spn.load_state_dict(_part(tensors, "spn."), assign=True)
     except (SafetensorError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{path}: {error}") from None
     unet = unet.eval().requires_grad_(False).to(base.device).to(memory_format=torch.channels_last)
     spn = spn.eval().requires_grad_(False).to(base.device)
-    return Style(header, unet, spn, z_style.to(base.device), base.style_levels)
+    return Style(header, unet, spn, z_style, base.style_levels, deltas=deltas)
 
 
 def style_on(style: Style, device: torch.device) -> Style:
     """A copy of the style on another device."""
     unet, spn = copy.deepcopy(style.unet).to(device), copy.deepcopy(style.spn).to(device)
-    return replace(style, unet=unet, spn=spn, z_style=style.z_style.to(device))
+    deltas = style.deltas and {name: delta.to(device) for name, delta in style.deltas.items()}
+    return replace(style, unet=unet, spn=spn, z_style=style.z_style.to(device), deltas=deltas)
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -20,10 +20,11 @@ from osasis.base import Base
 from osasis.content import Content, encode_content
 from osasis.diffusion import Schedule, ddim_move, predict_x0
 from osasis.errors import NotFinite
+from osasis.networks.adapters import adapt, trained_parameters
 from osasis.networks.clip import ClipEncoder
 from osasis.networks.layers import zeroed
 from osasis.networks.perceptual import ClipPerceptual, PerceptualDistance
-from osasis.networks.spn import PlainSPN, TimeSPN
+from osasis.networks.spn import make_spn
 from osasis.networks.unet import UNet
 from osasis.precision import computing
 from osasis.seeding import generator, stable_seed
@@ -117,18 +118,21 @@ class Finetuner:
         self.clips = clips
         self.perceptuals = perceptuals
         self.device = reference.style.device
-        self.unet = (
-            eps_b.to(self.device).to(memory_format=torch.channels_last).requires_grad_(True).train(config.dropout)
-        )
+        self.unet = eps_b.to(self.device).to(memory_format=torch.channels_last).train(config.dropout)
+        if config.adapter_rank:
+            adapt(self.unet, config.adapter_rank, config.adapter_places, config.seed)
+        else:
+            self.unet.requires_grad_(True)
         torch.manual_seed(stable_seed(config.seed, "spn"))
-        self.spn = (TimeSPN() if config.spn == "time" else PlainSPN()).to(self.device, reference.style.dtype)
+        self.spn = make_spn(config.spn, config.spn_width).to(self.device, reference.style.dtype)
         if config.spn_init == "zero":
             zeroed(self.spn.output)
         self.optimizer = torch.optim.Adam(
             [
-                {"params": list(self.unet.parameters()), "lr": config.learning_rate},
+                {"params": list(trained_parameters(self.unet).values()), "lr": config.learning_rate},
                 {"params": list(self.spn.parameters()), "lr": config.spn_learning_rate},
-            ]
+            ],
+            fused=True,
         )
         self.schedule = Schedule.ddim(config.decode_steps, eps_b.config.beta_end)
         self.next_iteration = 0
@@ -169,6 +173,18 @@ class Finetuner:
         self.next_iteration += 1
         return steps
 
+    @torch.no_grad()
+    def score(self, content: Content) -> float:
+        """The weighted losses of the pictures that ``content`` becomes now, by a whole trajectory without an update."""
+        self.unet.eval()
+        x0 = x = torch.cat([content.x_t0, self.reference.x_t0])
+        for i in self._decode_indices():
+            x0, x_in = self.predict(x, i, content)
+            x = ddim_move(x_in, x0, self.schedule.alpha_bar_at(i), self.schedule.alpha_bar_at(i - 1))
+        self.unet.train(self.config.dropout)
+        terms = self.terms(x0[:-1], x0[-1:], self._targets(content))
+        return sum(getattr(self.config.weights, name) * value.item() for name, value in terms.items())
+
     def update(self, x_t: Tensor, i: int, content: Content, targets: _Targets) -> tuple[Tensor, dict[str, float]]:
         """One optimizer step at respaced step ``i``. ``x_t`` [B+1, 3, S, S] → (x_{t-1}, detached; loss terms)."""
         alpha_bar = self.schedule.alpha_bar_at(i)
@@ -207,8 +223,12 @@ class Finetuner:
         x_in = x_t + weight * structure
         z_last = self.reference.z_photo if c.style_condition == "photo" else self.reference.z_style
         with computing(c.precision, self.device):
-            eps = self.unet(x_in, self.schedule.t(i, batch, self.device), torch.cat([content.z_in, z_last]))
+            eps = self.eps(x_in, self.schedule.t(i, batch, self.device), torch.cat([content.z_in, z_last]))
         return predict_x0(x_in, eps.to(x_in.dtype), self.schedule.alpha_bar_at(i), c.clamp), x_in
+
+    def eps(self, x: Tensor, t: Tensor, z: Tensor) -> Tensor:
+        """eps_B of both branches. ``x`` [B+1, 3, S, S], ``t`` [B+1], ``z`` [B+1, D]."""
+        return self.unet(x, t, z)
 
     def terms(self, content_x0: Tensor, style_x0: Tensor, targets: _Targets) -> dict[str, Tensor]:
         """Every loss term with a weight, unweighted (Eq. 12, 14). ``content_x0`` [B, …], ``style_x0`` [1, …]."""
@@ -242,7 +262,7 @@ class Finetuner:
                 far = losses.moments([content_x0, *stylized], [self.reference.style, *self._style_maps[i]])
                 terms.setdefault("style_moments", []).append(far)
             if weights.self_similarity:
-                held = losses.self_similarity(stylized[_DEEP:], content[i][_DEEP:])
+                held = losses.self_similarity(stylized[_DEEP:], content[i][_DEEP:], self.config.self_similarity_margin)
                 terms.setdefault("self_similarity", []).append(held)
         return {name: torch.stack(values).mean() for name, values in terms.items()}
 
@@ -290,18 +310,22 @@ class Finetuner:
     def _decode_indices(self) -> list[int]:
         return decode_indices(self.schedule, self.config.t0_ratio, matched=self.config.matched_t0)
 
+    def weights(self) -> dict[str, dict[str, Tensor]]:
+        """What is trained."""
+        unet = {name: parameter.detach() for name, parameter in trained_parameters(self.unet).items()}
+        return {"unet": unet, "spn": self.spn.state_dict()}
+
+    def load_weights(self, weights: dict[str, dict[str, Tensor]]) -> None:
+        self.unet.load_state_dict(self.unet.state_dict() | weights["unet"])
+        self.spn.load_state_dict(weights["spn"])
+
     def state_dict(self) -> dict[str, Any]:
         """What a resume needs beyond the constructor's arguments; tensors and numbers only."""
-        return {
-            "unet": self.unet.state_dict(),
-            "spn": self.spn.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "next_iteration": self.next_iteration,
-        }
+        state = {"optimizer": self.optimizer.state_dict(), "next_iteration": self.next_iteration}
+        return self.weights() | state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.unet.load_state_dict(state["unet"])
-        self.spn.load_state_dict(state["spn"])
+        self.load_weights(state)
         self.optimizer.load_state_dict(state["optimizer"])
         self.next_iteration = state["next_iteration"]
 

@@ -62,13 +62,14 @@ def colors(images: Tensor, reference: Tensor, directions: Tensor) -> Tensor:
     return ((ours - theirs).square().mean((1, 2)) + _SMOOTH).sqrt().mean()
 
 
-def self_similarity(maps: Sequence[Tensor], content: Sequence[Tensor]) -> Tensor:
+def self_similarity(maps: Sequence[Tensor], content: Sequence[Tensor], margin: float = 0.0) -> Tensor:
     """Mean squared difference of the cosine similarities between all places of a picture; mean over levels.
 
-    It holds what is alike and what is not, whatever it looks like (Tumanyan et al. 2022, "Splice").
+    It holds what is alike and what is not, whatever it looks like (Tumanyan et al. 2022, "Splice"). Up to ``margin`` a
+    picture's difference costs nothing: new paint alone moves similarities, and to hold that would hold the paint.
     """
-    gaps = [(_similarities(a) - _similarities(b)).square().mean() for a, b in zip(maps, content, strict=True)]
-    return torch.stack(gaps).mean()
+    gaps = [(_similarities(a) - _similarities(b)).square().mean((1, 2)) for a, b in zip(maps, content, strict=True)]
+    return F.relu(torch.stack(gaps).mean(0) - margin).mean()
 
 
 def edges(images: Tensor, content: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from osasis.errors import BaseError, CheckpointError
 from osasis.full_size import Size, full_size, scaled, texture_of
 from osasis.image import FitMode, FitTransform, fit, to_image, to_tensor, unfit, upright_rgb
 from osasis.method import Progress, effective, pictures_of
+from osasis.networks.spn import MixedSPN
 from osasis.settings import PictureConfig, Preset, StylizeConfig, TextConfig, train_config
 from osasis.strength import NO_STYLE, at_strength, no_style
 from osasis.style_training import StyleTraining
@@ -80,11 +81,15 @@ class StylePipeline:
         """Write the style's file, for :meth:`from_files`.
 
         Raises:
-            ValueError: there is no style.
+            ValueError: there is no style, or it is a mixture.
         """
-        if self.style.style_id == NO_STYLE:
+        style = self.style
+        if style.style_id == NO_STYLE:
             raise ValueError("the base alone has no style to save")
-        Path(path).write_bytes(dump_style(self.style.header, self.style.unet, self.style.spn, self.style.z_style))
+        if isinstance(style.spn, MixedSPN):
+            raise ValueError("a mixture has no file: save its styles, and mix them again")
+        data = dump_style(style.header, style.unet, style.spn, style.z_style, deltas=style.deltas)
+        Path(path).write_bytes(data)
 
     @overload
     def __call__(self, images: Image.Image, *, text: str | None = None, **options: Any) -> Image.Image: ...

@@ -12,8 +12,10 @@ from osasis.diffusion import ddim_timesteps
 from osasis.full_size import Size
 from osasis.image import FitMode
 from osasis.imaging.encode import QUALITY, FileFormat
+from osasis.networks.adapters import PLACES, Place
 from osasis.networks.clip import ClipConfig, words
 from osasis.networks.layers import absent
+from osasis.networks.spn import WIDTH
 from osasis.precision import current_precision
 from osasis.upsampling import Detail
 
@@ -57,16 +59,19 @@ class LossWeights(_Settings):
     recon_perceptual: float = Field(10.0, ge=0, description="LPIPS reconstruction of the reference.")
     # Neither the paper's nor the release's: 0 in both presets.
     style_moments: float = Field(
-        0.0, ge=0, exclude_if=_unused, description="Moments of the stylized contents' pixels and features against its."
+        0.0,
+        ge=0,
+        exclude_if=_unused,
+        description="Moments of pixels and features: stylized contents against the reference.",
     )
     style_colors: float = Field(
-        0.0, ge=0, exclude_if=_unused, description="Distribution of the stylized contents' colours against its."
+        0.0, ge=0, exclude_if=_unused, description="Distribution of colours: stylized contents against the reference."
     )
     self_similarity: float = Field(
-        0.0, ge=0, exclude_if=_unused, description="Self-similarity of features, each content against its stylization."
+        0.0, ge=0, exclude_if=_unused, description="Self-similarity of features: each content against its stylization."
     )
     edges: float = Field(
-        0.0, ge=0, exclude_if=_unused, description="Luminance gradients, each content against its stylization."
+        0.0, ge=0, exclude_if=_unused, description="Luminance gradients: each content against its stylization."
     )
 
     @property
@@ -112,11 +117,42 @@ class TrainConfig(_Settings):
     rate_decay: float = Field(
         0.0, ge=0, le=1, exclude_if=_unused, description="Last part of the updates, over which both rates fall to 0."
     )
+    adapter_rank: int = Field(
+        0, ge=0, exclude_if=_unused, description="Train low-rank adapters instead of eps_B's weights; 0: all weights."
+    )
+    adapter_places: tuple[Place, ...] = Field(
+        PLACES,
+        min_length=1,
+        exclude_if=lambda places: places == PLACES,
+        description="What of the UNet is adapted (osasis/networks/adapters.py).",
+    )
+    patience: int = Field(
+        0,
+        ge=0,
+        exclude_if=_unused,
+        description="Checks without a better score on held-out contents after which training ends, with the best"
+        " weights; 0: it does all iterations, and keeps the last.",
+    )
+    check_every: int = Field(4, gt=0, exclude_if=lambda every: every == 4, description="Iterations between checks.")
+    held_out: int = Field(
+        4, gt=0, exclude_if=lambda count: count == 4, description="Contents that are checked on, and not trained on."
+    )
     t0_ratio: float = Field(0.5, gt=0, lt=1, description="Depth of the structural code, as a part of T.")
     encode_steps: DdimSteps = Field(50, description="Forward DDIM steps over all of T.")
     decode_steps: DdimSteps = Field(20, description="Reverse DDIM steps over all of T; one update at each after t0.")
     lambda_spn: float = Field(0.1, ge=0, description="Weight of the SPN on the content branch (Eq. 13).")
     weights: LossWeights = LossWeights()
+    self_similarity_margin: float = Field(
+        0.0, ge=0, exclude_if=_unused, description="Part of each content's self_similarity that costs nothing."
+    )
+    color_match: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        exclude_if=_unused,
+        description="Part of the way that a stylized picture's mean and deviation of red, green and blue are brought to"
+        " the reference's, when stylizing.",
+    )
     style_photo: StylePhotoConfig = StylePhotoConfig()
     content: ContentConfig = ContentConfig()
     fit: FitMode = Field("squash", description="How pictures become square: squash, crop or pad.")
@@ -142,7 +178,16 @@ class TrainConfig(_Settings):
         description="Which embedding of a picture CLIP's losses see: the one it shares with text, or the statistics"
         " that it is projected from (networks/statistics.py).",
     )
-    spn: Literal["time", "plain"] = Field("time", description="SPN sees the respaced step's index, or no time.")
+    spn: Literal["time", "plain"] = Field(
+        "time", description="Whether the SPN sees the index of the respaced step, or no time."
+    )
+    spn_width: int = Field(
+        WIDTH,
+        gt=0,
+        multiple_of=16,
+        exclude_if=lambda width: width == WIDTH,  # styles trained before it could be chosen keep their identity
+        description="Channels of the SPN. At 64 pixels the release's is a third of an update.",
+    )
     spn_style: Literal["one", "lambda"] = Field("one", description="Weight of the SPN on the style branch.")
     spn_init: Literal["random", "zero"] = Field(
         "random", description="The SPN's last layer at the start; zero: finetuning begins at the base exactly."
@@ -150,7 +195,7 @@ class TrainConfig(_Settings):
     spn_steps: Literal["each", "spread"] = Field(
         "each",
         exclude_if=lambda said: said == "each",  # styles trained before it could be chosen keep their identity
-        description="What stylizing in more steps than training adds of the SPN: as much at each, or as much in all.",
+        description="What the SPN adds in more steps than training took: as much at each, or as much in total.",
     )
     matched_t0: bool = Field(False, description="Decode from the level that encoding reached, not from the one below.")
     clip_reconstruction: Literal["cosine", "l1"] = Field("cosine", description="Form of the CLIP reconstruction.")
@@ -244,6 +289,14 @@ class StylizeConfig(_Settings):
     style_strength: float = Field(
         1.0, ge=0, le=1, description="From 0, the base's own reconstruction, to 1, the style as trained."
     )
+    color_match: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        exclude_if=lambda part: part is None,  # outputs of before it could be chosen stay valid
+        description="Part of the way that mean and deviation of each colour channel are brought to the reference's; "
+        "default: as the style was trained with.",
+    )
     strength_of: Literal["both", "z", "weights"] = Field(
         "both", description="What style_strength interpolates: z_style, eps_B with its SPN, or both."
     )
@@ -301,7 +354,9 @@ _FUNCTION_WORDS: Final = frozenset({"a", "an", "and", "in", "no", "not", "of", "
 class TextConfig(_Settings):
     """How z_in is moved from a source text towards a prompt."""
 
-    source_text: str = Field("a photo of a person", min_length=1, description="What the pictures show, unchanged.")
+    source_text: str = Field(
+        "a photo of a person", min_length=1, description="Text that describes the unchanged pictures."
+    )
     text_template: str = Field(
         "{source} {text}", pattern=r"\{text\}", description="The target text, from the source text and the prompt."
     )
@@ -367,7 +422,7 @@ class PictureConfig(_Settings):
     )
     format: FileFormat = Field("png", description="File format of the pictures.")
     format_quality: int | None = Field(
-        None, ge=1, le=100, description=f"Of JPEG and WebP, 1 to 100; default: {QUALITY}."
+        None, ge=1, le=100, description=f"Quality of JPEG and WebP, 1 to 100; default: {QUALITY}."
     )
 
     def identity(self) -> dict[str, Any]:

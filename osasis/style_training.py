@@ -7,11 +7,14 @@ import torch
 from torch import Tensor
 
 from osasis.base import Base, BaseSpec
-from osasis.checkpoint import Style, StyleHeader, dump_style
+from osasis.checkpoint import ADAPTER_FORMAT, FORMAT, Style, StyleHeader, dump_style
+from osasis.color import colors_of
 from osasis.content import Content, ContentBank, draw_photos, encode_in_batches, stored_bank
+from osasis.early_stopping import EarlyStopping
 from osasis.errors import BaseError
 from osasis.finetune import Finetuner, make_reference
 from osasis.full_size import Texture
+from osasis.networks.adapters import Deltas, deltas_of, merged
 from osasis.noise import starting_noise
 from osasis.seeding import generator
 from osasis.settings import Preset, TrainConfig
@@ -51,10 +54,20 @@ class StyleTraining:
         if photo is None:
             photo = best_style_photo(base, style_image, config.style_photo, config.seed)
         self.reference = make_reference(base, style_image, photo.to(base.device), config)
-        self.bank = ContentBank(content or training_content(base, config, photos), config.seed)
+        content = content or training_content(base, config, photos)
+        self.stopping: EarlyStopping | None = None
+        if config.patience:
+            trained = len(content) - config.held_out
+            if trained < 1:
+                raise ValueError(f"held_out is {config.held_out}, and there are {len(content)} contents to train on")
+            content, held_out = content[torch.arange(trained)], content[torch.arange(trained, len(content))]
+            self.stopping = EarlyStopping(config, held_out)
+        self.bank = ContentBank(content, config.seed)
         self.finetuner = Finetuner.from_base(base, self.reference, config)
         if state is not None:
             self.finetuner.load_state_dict(state["finetuner"])
+            if self.stopping:
+                self.stopping.load_state_dict(state["stopping"])
 
     @property
     def iterations_done(self) -> int:
@@ -62,18 +75,27 @@ class StyleTraining:
 
     @property
     def done(self) -> bool:
-        return self.iterations_done >= self.config.iterations
+        return self.iterations_done >= self.config.iterations or (self.stopping is not None and self.stopping.stopped)
 
     def run(self) -> Iterator[dict[str, float]]:
         """Iterate to the end; yields the mean losses of each iteration."""
         while not self.done:
             indices = self.bank.indices(self.iterations_done, self.config.batch_size)
             steps = self.finetuner.iteration(self.bank.content[indices.to(self.base.device)])
+            if self.stopping:
+                self.stopping.check(self.finetuner)
+                if self.done:
+                    self.stopping.keep_best(self.finetuner)
             yield {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and numbers only, so that ``torch.load(weights_only=True)`` reads it."""
-        return {"photo": self.reference.photo.cpu(), "finetuner": self.finetuner.state_dict()}
+        state = {"photo": self.reference.photo.cpu(), "finetuner": self.finetuner.state_dict()}
+        return state | ({"stopping": self.stopping.state_dict()} if self.stopping else {})
+
+    def metrics(self) -> dict[str, float]:
+        """Of the finished training, where it looked at held-out contents: its best score, and when it ended."""
+        return self.stopping.metrics(self.iterations_done) if self.stopping else {}
 
     def header(self, style_id: str, preset: Preset) -> StyleHeader:
         return StyleHeader(
@@ -83,19 +105,31 @@ class StyleTraining:
             preset=preset,
             config=self.config,
             texture=self.texture,
+            colors=colors_of(self.reference.style),
+            format=ADAPTER_FORMAT if self.config.adapter_rank else FORMAT,
         )
 
     def checkpoint(self, style_id: str, preset: Preset) -> bytes:
         """The finished style's file."""
+        tuner = self.finetuner
         header = self.header(style_id, preset)
-        return dump_style(header, self.finetuner.unet, self.finetuner.spn, self.reference.z_style)
+        return dump_style(header, tuner.unet, tuner.spn, self.reference.z_style, deltas=self._deltas())
 
     def style(self, style_id: str, preset: Preset) -> Style:
         """The style in its current state, ready to stylize with."""
-        unet = self.finetuner.unet.eval()
+        deltas = self._deltas()
+        unet = self.finetuner.unet.eval() if deltas is None else merged(self.base.diffae.unet, deltas)
         return Style(
-            self.header(style_id, preset), unet, self.finetuner.spn, self.reference.z_style, self.base.style_levels
+            self.header(style_id, preset),
+            unet,
+            self.finetuner.spn,
+            self.reference.z_style,
+            self.base.style_levels,
+            deltas=deltas,
         )
+
+    def _deltas(self) -> Deltas | None:
+        return deltas_of(self.finetuner.unet, self.base.diffae.unet) if self.config.adapter_rank else None
 
 
 def training_content(base: Base, config: TrainConfig, photos: Tensor | None = None) -> Content:

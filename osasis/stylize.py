@@ -11,6 +11,7 @@ from torch import Tensor
 
 from osasis.base import Base
 from osasis.checkpoint import Style
+from osasis.color import match_colors
 from osasis.content import Content, encode_content
 from osasis.diffusion import Schedule, asked_steps, ddim_move, predict_x0, sparse_ddim
 from osasis.finetune import decode_indices
@@ -85,14 +86,20 @@ def stylize(style: Style, encoded: Content, config: StylizeConfig) -> Tensor:
             return held[0]
 
         x = sparse_ddim(encoded.x_t0, eps, schedule, steps, asked, clamp=clamp, push=push if spn_weight else None)
-        return x.clamp(-1, 1)
+        return _finished(x, style, config)
     x = encoded.x_t0
     for i, to in pairwise(steps):
         if spn_weight:
             x = x + spn(i)
         x0 = predict_x0(x, eps(x, schedule.t(i, len(x), device)).to(x.dtype), schedule.alpha_bar_at(i), clamp)
         x = ddim_move(x, x0, schedule.alpha_bar_at(i), schedule.alpha_bar_at(to))
-    return x.clamp(-1, 1)
+    return _finished(x, style, config)
+
+
+def _finished(x: Tensor, style: Style, config: StylizeConfig) -> Tensor:
+    """What decoding ended with as pictures, in the style's colours as far as it was set."""
+    part = style.config.color_match if config.color_match is None else config.color_match
+    return match_colors(x.clamp(-1, 1), style.header.colors, part * style.strength)
 
 
 def conditioning(style: Style, z_in: Tensor, config: StylizeConfig) -> tuple[Tensor, Tensor, tuple[int, ...]]:

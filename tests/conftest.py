@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 
 from cluster.storage import Storage
-from tests.support.golden_maker import make_folders
+from tests.support.golden_maker import GoldenFolders
 from tests.support.s3_server import S3, running_s3
 
 # The same examples in every run: what fails here fails everywhere.
@@ -57,4 +57,4 @@ def storage(storage_uri: str) -> Storage:
 @pytest.fixture(scope="session")
 def golden_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders in the golden format of configurations that the release's own folder does not have; not to be changed."""
-    return make_folders(tmp_path_factory.mktemp("golden"))
+    return GoldenFolders(tmp_path_factory.mktemp("golden"))

@@ -8,6 +8,8 @@ Examples:
 import argparse
 from typing import TYPE_CHECKING
 
+from catalog.commands.places import place
+
 if TYPE_CHECKING:
     from catalog.store import StyleCatalog
 
@@ -16,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "select", metavar="SEL", help="comma list of ID (its latest version), ID@VERSION, ID@ALIAS, tag:TAG, all"
     )
-    parser.add_argument("out", metavar="OUT", help="path or s3:// URI where nothing exists yet; .tar: one file")
+    parser.add_argument(
+        "out", type=place, metavar="OUT", help="path or s3:// URI where nothing exists yet; .tar: one file"
+    )
 
 
 def run(catalog: "StyleCatalog", options: argparse.Namespace) -> None:

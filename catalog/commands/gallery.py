@@ -12,13 +12,16 @@ import sys
 from typing import TYPE_CHECKING
 
 from catalog.commands.filtering import add_filters, conditions
+from catalog.commands.places import place
 
 if TYPE_CHECKING:
     from catalog.store import StyleCatalog
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("out", metavar="OUT.html", help="path or s3:// URI of the page; replaced if it exists")
+    parser.add_argument(
+        "out", type=place, metavar="OUT.html", help="path or s3:// URI of the page; replaced if it exists"
+    )
     add_filters(parser)
     parser.add_argument("--title", default="Styles", help="heading of the page (default: Styles)")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("text", nargs="?", help="what to search for (this or --like)")
+    parser.add_argument("text", metavar="TEXT", nargs="?", help="what to search for (this or --like)")
     parser.add_argument("--like", metavar="FILE", help="search by a picture: path or s3:// URI")
     parser.add_argument(
         "--clip-from", metavar="BASE", help="path or s3:// URI of the styles' base, if it is not bundled"

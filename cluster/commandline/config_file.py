@@ -140,6 +140,10 @@ def check(file: ConfigFile, model: type[M], overrides: Mapping[str, Any] | None 
     problems = list(file.problems)
     try:
         checked = model.model_validate(file.data | given)
+        problems += [
+            Problem(file.place(*keys), f"must be a number, not {json.dumps(value)}")
+            for keys, value in _booleans_as_numbers(file.data, checked.model_dump())
+        ]
     except ValidationError as error:
         for detail in error.errors(include_url=False):
             keys = detail["loc"]
@@ -150,6 +154,21 @@ def check(file: ConfigFile, model: type[M], overrides: Mapping[str, Any] | None 
     if problems:
         raise ConfigError(problems)
     return checked
+
+
+def _booleans_as_numbers(
+    given: Any, taken: Any, keys: tuple[str | int, ...] = ()
+) -> Iterator[tuple[tuple[str | int, ...], bool]]:
+    """Where the model took ``true`` for 1, which pydantic does, with what stands in the file."""
+    if isinstance(given, bool):
+        if not isinstance(taken, bool) and isinstance(taken, (int, float)):
+            yield keys, given
+    elif isinstance(given, dict) and isinstance(taken, dict):
+        for key in given.keys() & taken.keys():
+            yield from _booleans_as_numbers(given[key], taken[key], (*keys, key))
+    elif isinstance(given, list) and isinstance(taken, (list, tuple)):
+        for i, pair in enumerate(zip(given, taken, strict=False)):
+            yield from _booleans_as_numbers(*pair, (*keys, i))
 
 
 def load_yaml(uri: str | PurePath, model: type[M], overrides: Mapping[str, Any] | None = None) -> M:

@@ -6,10 +6,9 @@ groups, in the order in which the help shows them, and from the settings of the 
 """
 
 import os
-import re
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError
@@ -18,22 +17,33 @@ from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, PydanticB
 from cluster.commandline.config_file import ConfigError, Problem, nearest, problem_of
 from cluster.commandline.help import HelpFormatter, arrange, flag_name
 from cluster.runtime.connection import SUBMITTED_JOB
+from cluster.storage import StorageError
+from cluster.storage.names import check_expanded, check_place
 
 F = TypeVar("F", bound="JobFlags")
 
-Uri = Annotated[str, Field(json_schema_extra={"metavar": "URI"})]
-"""A local path or ``s3://bucket/prefix``; shown as URI."""
+
+def _meant(uri: str) -> str:
+    try:
+        return check_expanded(uri)
+    except StorageError as error:
+        raise ValueError(str(error)) from None
+
+
+Uri = Annotated[str, Field(json_schema_extra={"metavar": "URI"}), AfterValidator(_meant)]
+"""A local path or ``s3://bucket/prefix``; shown as URI. ``~`` is expanded where it is opened."""
 
 
 def _lasting(uri: str) -> str:
     """Refuses what would be found elsewhere than a person expects, or nowhere.
 
-    - ``$HOME/x`` that no shell has expanded, as in a file or within quotes, would make a folder of that name.
-    - Below the driver of a submitted job, a relative path lies in Ray's copy of the working directory, which is deleted
-      some time after the job "succeeded".
+    Below the driver of a submitted job, a relative path lies in Ray's copy of the working directory, which is deleted
+    some time after the job "succeeded".
     """
-    if re.match(r"\$\{?[A-Za-z_]", uri):
-        raise ValueError(f"{uri!r} begins with a variable, which only a shell expands: write the path out")
+    try:
+        check_place(uri)
+    except StorageError as error:
+        raise ValueError(str(error)) from None
     if SUBMITTED_JOB in os.environ and "://" not in uri and not os.path.isabs(os.path.expanduser(uri)):
         raise ValueError(
             f"{uri!r} is relative: in a submitted job it would lie in Ray's copy of the working directory, which is "
@@ -108,8 +118,14 @@ class _Parser(ArgumentParser):
         raise ConfigError(Problem("command line", message, "--help lists the flags"))
 
 
-def parse_flags(flags: type[F], args: Sequence[str] | None = None) -> F:
+def parse_flags(
+    flags: type[F], args: Sequence[str] | None = None, *, further: Callable[[F], object] | None = None
+) -> F:
     """Reads the command line; ``--help`` prints and exits with 0.
+
+    Args:
+        further: what checks the flags next. Where an optional flag is wrong, this is tried without it, so that its
+            problems are told at once.
 
     Raises:
         ConfigError: with every unknown flag, missing flag and bad value.
@@ -127,12 +143,41 @@ def parse_flags(flags: type[F], args: Sequence[str] | None = None) -> F:
     source: CliSettingsSource[Any] = CliSettingsSource(flags, root_parser=parser, parse_args_method=parse)
     arrange(parser, flags, JobFlags)
     try:
-        found = CliApp.run(flags, cli_args=list(sys.argv[1:] if args is None else args), cli_settings_source=source)
+        found: F | None = CliApp.run(
+            flags, cli_args=list(sys.argv[1:] if args is None else args), cli_settings_source=source
+        )
     except ValidationError as error:
-        problems += [problem_of(detail, flag_name(*detail["loc"]), flags) for detail in error.errors(include_url=False)]
-    if problems:
-        raise ConfigError(problems)
+        details = error.errors(include_url=False)
+        problems += [problem_of(detail, flag_name(*detail["loc"]), flags) for detail in details]
+        found = _without(flags, source(), [detail["loc"] for detail in details])
+    if problems or found is None:
+        raise ConfigError([*problems, *(_further(found, further) if found and further else ())])
     return found
+
+
+def _without(flags: type[F], given: dict[str, Any], wrong: Sequence[tuple[int | str, ...]]) -> F | None:
+    """The flags with the wrong ones left at their defaults; None where they have none."""
+    for loc in wrong:
+        values = given
+        for key in map(str, loc):
+            if not isinstance(inner := values.get(key), dict):
+                values.pop(key, None)
+                break
+            values = inner
+    try:
+        return flags(**given)
+    except ValidationError:
+        return None
+
+
+def _further(found: F, check: Callable[[F], object]) -> list[Problem]:
+    try:
+        check(found)
+    except ConfigError as error:
+        return error.problems
+    except StorageError as error:
+        return [Problem("storage", str(error))]
+    return []
 
 
 def _program() -> str:

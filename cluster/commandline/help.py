@@ -170,6 +170,8 @@ def _type_name(kind: Any) -> str:
         return "LIST"
     if origin is dict:
         return f"NAME={_type_name(parts[1])}"
+    if len(parts) > 1 and get_origin(parts[0]) is Literal:  # words, or something else
+        return "{" + ",".join([*map(str, get_args(parts[0])), *map(_type_name, parts[1:])]) + "}"
     if parts:  # a union
         return _type_name(parts[0])
     return {int: "N", float: "X", bool: "BOOL"}.get(kind, "TEXT")

@@ -10,6 +10,7 @@ which are no secrets, are handed on to a cluster joined by ``RAY_ADDRESS``.
 
 import logging
 import os
+import re
 import secrets
 import socket
 import tempfile
@@ -32,9 +33,13 @@ _LONGEST_TEMP_DIR = 107 - len("/ray/session_2026-01-01_00-00-00_000000_1234567/s
 _CHATTER = {
     "ray.data._internal": logging.WARNING,  # each execution's end
     "ray.data._internal.progress": logging.ERROR,  # that its own progress bars are off
+    "ray.data._internal.stats": logging.ERROR,  # tracebacks of its threads where a run is stopped
     "ray.train": logging.WARNING,
 }
 """Loggers with levels of their own, whose lines are of no use to who runs a job."""
+_NOT_FOR_USERS = re.compile("has constructor arguments in the object store|worker processes have been started on node")
+"""Lines of Ray's own processes, which come whatever ``log_to_driver`` is: Ray Data keeps the arguments of its actors in
+the object store, and may start them again; actors that wait for storage more than they compute take parts of a CPU."""
 SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it (the name is literal) for the driver of a submitted job
 
 
@@ -219,8 +224,12 @@ def _info(started_here: bool) -> ClusterInfo:
 @contextmanager
 def _quiet_start() -> Iterator[None]:
     """Errors alone while Ray starts (it announces the start and its token), warnings afterwards."""
+    from ray._private import ray_logging
+
     for name, level in _CHATTER.items():
         logging.getLogger(name).setLevel(level)
+    deduplicator = ray_logging.stdout_deduplicator  # as RAY_DEDUP_LOGS_SKIP_REGEX, which Ray reads when it is imported
+    deduplicator.skip_re = deduplicator.skip_re or _NOT_FOR_USERS
     logger = logging.getLogger("ray")
     logger.setLevel(logging.ERROR)
     try:

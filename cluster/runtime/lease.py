@@ -11,7 +11,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -127,7 +127,8 @@ def lease(
     finally:
         stop.set()
         thread.join(timeout=TTL_S)
-        held.release()
+        with suppress(StorageError):  # it lapses; what stopped the body is what to tell
+            held.release()
 
 
 def process_identity(pid: int) -> str:

@@ -26,10 +26,11 @@ class Stopped(KeyboardInterrupt):
 
 
 class _State:
-    """Of this process: contexts entered, and the timer that runs once a signal has come."""
+    """Of this process: contexts entered; the timer that runs once a signal has come, and what is told of it."""
 
     depth = 0
     watchdog: threading.Timer | None = None
+    told = ""
 
 
 @contextmanager
@@ -49,6 +50,10 @@ def stopped_by_signals() -> Iterator[None]:
     _State.depth += 1
     try:
         yield
+    except KeyboardInterrupt as error:
+        if _State.watchdog and not isinstance(error, Stopped):
+            raise Stopped(_State.told) from error  # Ray's waiting calls put one of their own in its place
+        raise
     finally:
         _State.depth -= 1
         if _State.watchdog is None or _State.depth == 0:  # else contexts around this one are still cleaning up
@@ -94,7 +99,8 @@ def _stop(number: int, frame: FrameType | None) -> None:
     _State.watchdog = threading.Timer(GRACE_S, _kill_everything)
     _State.watchdog.daemon = True
     _State.watchdog.start()
-    raise Stopped("stopped by Ctrl-C" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}")
+    _State.told = "stopped by Ctrl-C" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
+    raise Stopped(_State.told)
 
 
 def _kill_everything() -> None:

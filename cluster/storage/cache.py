@@ -62,9 +62,16 @@ def fetch(uri: str, cache_dir: str | os.PathLike[str] | None = None, *, sha256: 
 
 
 def default_cache_dir() -> Path:
-    """``OSASIS_CACHE_DIR``, or a folder of this user below the system's temporary one."""
-    named = os.environ.get("OSASIS_CACHE_DIR")
-    return Path(named) if named else owned(Path(tempfile.gettempdir()) / f"osasis-cache-{os.getuid()}")
+    """``OSASIS_CACHE_DIR``, or a folder of this user below the system's temporary one.
+
+    Raises:
+        StorageRefused: the variable does not hold a local path.
+    """
+    if named := os.environ.get("OSASIS_CACHE_DIR"):
+        if not (place := Storage.open(named)).is_local:
+            raise StorageRefused(f"OSASIS_CACHE_DIR={named}: the cache is on this node's own disk; give a local path")
+        return Path(place.path)
+    return owned(Path(tempfile.gettempdir()) / f"osasis-cache-{os.getuid()}")
 
 
 def owned(folder: Path) -> Path:

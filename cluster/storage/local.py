@@ -63,10 +63,9 @@ def write_whole(target: Path, fill: Callable[[BinaryIO], object], *, if_absent: 
     The content is made in a temporary file beside it, flushed to disk and then renamed (or linked, which fails where
     the name is taken); the folder is flushed too, so that the name outlives a power cut.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     temp = target.parent / f"{TEMP_PREFIX}{uuid.uuid4().hex}"
     try:
-        with temp.open("xb") as file:
+        with _created(temp) as file:
             fill(file)
             file.flush()
             os.fsync(file.fileno())
@@ -81,6 +80,15 @@ def write_whole(target: Path, fill: Callable[[BinaryIO], object], *, if_absent: 
         temp.unlink(missing_ok=True)
     flush_folder(target.parent)
     return True
+
+
+def _created(path: Path) -> BinaryIO:
+    """A new file for writing, in a folder that is made with it."""
+    for _ in range(10):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # another process asked whether it may write, and took the folder back
+            return path.open("xb")
+    return path.open("xb")
 
 
 def flush_folder(folder: Path) -> None:
@@ -102,6 +110,13 @@ class LocalFiles:
     def read_bytes(self, path: str) -> bytes:
         with _explained("read", path):
             return Path(path).read_bytes()
+
+    def read_range(self, path: str, start: int, end: int, version: str) -> bytes:
+        with _explained("read", path), Path(path).open("rb") as file:
+            if version and version != (now := _version(os.fstat(file.fileno()))):
+                raise StorageRefused(f"{path}: cannot read: the file has changed, from version {version} to {now}")
+            file.seek(start)
+            return file.read(end - start)
 
     def write_bytes(self, path: str, data: bytes, if_absent: bool) -> bool:
         with _explained("write", path):
@@ -144,6 +159,7 @@ class LocalFiles:
     def check_writable(self, path: str) -> None:
         target = Path(path)
         with _explained("write", target.parent):
+            made = [folder for folder in target.parents if not folder.exists()]  # the deepest first
             target.parent.mkdir(parents=True, exist_ok=True)
             probe = target.with_name(f"{target.name}-source")
             try:
@@ -163,6 +179,9 @@ class LocalFiles:
             finally:
                 probe.unlink(missing_ok=True)
                 target.unlink(missing_ok=True)
+                for folder in made:  # a question leaves nothing behind
+                    with suppress(OSError):  # somebody else writes there by now
+                        folder.rmdir()
 
     def delta_options(self) -> dict[str, str]:
         return {}
@@ -174,9 +193,11 @@ class LocalFiles:
 
 def _info(path: str, name: str) -> FileInfo:
     status = os.stat(path)
-    return FileInfo(
-        name, status.st_size, f"{status.st_mtime_ns}-{status.st_ino}", datetime.fromtimestamp(status.st_mtime, UTC)
-    )
+    return FileInfo(name, status.st_size, _version(status), datetime.fromtimestamp(status.st_mtime, UTC))
+
+
+def _version(status: os.stat_result) -> str:
+    return f"{status.st_mtime_ns}-{status.st_ino}"
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -1,6 +1,7 @@
 """URIs of storage and names of files in it: which are accepted, and in what form."""
 
 import os
+import re
 from urllib.parse import unquote, urlsplit
 
 from cluster.storage.types import TEMP_PREFIX, StorageRefused
@@ -40,13 +41,45 @@ def check_readable_name(name: str, *, key: bool) -> str:
     return name
 
 
-def normalize_uri(uri: str | os.PathLike[str]) -> str:
-    """Absolute local path, or ``s3://bucket/prefix`` without a trailing slash. Opens nothing.
+def check_expanded(uri: str) -> str:
+    """``uri`` itself, unless it means what only a shell could tell, or is a URI mistyped: either would name a folder.
 
     Raises:
-        StorageRefused: another scheme, no bucket, ``.`` or ``..`` in a prefix, or credentials in the URI.
+        StorageRefused: it begins with a variable (``$HOME/x``), with ``~`` and a user that is not known, or with a
+            scheme without its slashes.
     """
-    text = os.fspath(uri)
+    if re.match(r"\$\{?[A-Za-z_]", uri):
+        raise StorageRefused(f"{uri!r} begins with a variable, which only a shell expands: write the path out")
+    if uri.startswith("~") and os.path.expanduser(uri).startswith("~"):
+        raise StorageRefused(f"{uri!r} names the home of a user that is not known here: write the path out")
+    if found := re.match(r"([a-z][a-z0-9]+):/{0,2}(?=[^/])", uri):
+        scheme = found[1]
+        if not found[0].endswith("://") and scheme in ("s3", "file"):
+            raise StorageRefused(f"{uri!r} is neither a path nor a URI: {scheme} takes two slashes, {scheme}://…")
+        if found[0] == "file://" and not uri.startswith("file://localhost/"):
+            raise StorageRefused(
+                f"{uri!r} names another machine: give file:/// and an absolute path, or the path alone"
+            )
+    return uri
+
+
+def check_place(uri: str) -> str:
+    """As :func:`check_expanded`, for a place that is written to: a variable within it (``/data/$USER/x``) is refused
+    too, for a folder of that name would be made.
+    """
+    if found := re.search(r"(?<=/)\$(\{\w+\}|[A-Za-z_]\w*)", check_expanded(uri)):
+        raise StorageRefused(f"{uri!r} holds the variable {found[0]}, which only a shell expands: write the path out")
+    return uri
+
+
+def normalize_uri(uri: str | os.PathLike[str]) -> str:
+    """Absolute local path, or ``s3://bucket/prefix`` without a trailing slash; ``~`` is expanded. Opens nothing.
+
+    Raises:
+        StorageRefused: another scheme, no bucket, ``.`` or ``..`` in a prefix, credentials in the URI, or as in
+            :func:`check_expanded`.
+    """
+    text = check_expanded(os.fspath(uri))
     scheme, found, rest = text.partition("://")
     if not found:
         if not text or "\0" in text:
@@ -60,7 +93,7 @@ def normalize_uri(uri: str | os.PathLike[str]) -> str:
     if scheme == "file":
         return os.path.abspath(unquote(urlsplit(text).path) or "/")
     if scheme != "s3":
-        raise StorageRefused(f"{scheme}:// is not supported: give a local path or s3://bucket/prefix")
+        raise StorageRefused(f"{text!r}: {scheme}:// is not supported, give a local path or s3://bucket/prefix")
     bucket, _, prefix = rest.rstrip("/").partition("/")
     if "@" in bucket or ":" in bucket:
         raise StorageRefused("an s3:// URI holds no credentials or port: use AWS_ACCESS_KEY_ID and AWS_ENDPOINT_URL")

@@ -113,6 +113,12 @@ class Storage:
         """For reading, at any position; raises :class:`NotFound` where there is no such file."""
         return self._backend.open(self._key(name))
 
+    def read_range(self, start: int, end: int, name: str = "", *, version: str = "") -> bytes:
+        """Bytes ``start`` to ``end`` (exclusive), fewer where the file ends before; refused if it has another version
+        than is given, or none.
+        """
+        return self._backend.read_range(self._key(name), start, end, version)
+
     def walk(self, name: str = "", recursive: bool = True) -> Iterator[FileInfo]:
         """Files below ``name`` in no promised order; a folder that does not exist is empty."""
         return self._backend.walk(self._key(name), recursive)

@@ -1,8 +1,9 @@
 """Storage in a bucket of S3 or of a server that speaks its protocol."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -13,6 +14,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 from cluster.storage import aws
 from cluster.storage.local import write_whole
 from cluster.storage.s3_errors import MISSING, code_of, explain_text, explained
+from cluster.storage.s3_listing import listed
 from cluster.storage.types import TEMP_PREFIX, FileInfo, NotFound, StorageError, StorageRefused, StorageUnavailable
 
 _BUFFER = 8 << 20
@@ -79,13 +81,13 @@ class S3Objects:
     def walk(self, path: str, recursive: bool) -> Iterator[FileInfo]:
         prefix = f"{path}/" if path else ""
         with self._explained("list", path):
-            pages = self._client.get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=self.bucket, Prefix=prefix, **({} if recursive else {"Delimiter": "/"})):
-                for item in page.get("Contents", ()):
-                    name = item["Key"].removeprefix(prefix)
-                    # Some tools mark folders by an object whose key ends in a slash.
-                    if name and not name.endswith("/") and not name.rpartition("/")[2].startswith(TEMP_PREFIX):
-                        yield FileInfo(name, item["Size"], item["ETag"], item["LastModified"])
+            pages = partial(self._client.get_paginator("list_objects_v2").paginate, Bucket=self.bucket)
+            found = listed(pages, prefix) if recursive else _objects(pages(Prefix=prefix, Delimiter="/"))
+            for item in found:
+                name = item["Key"].removeprefix(prefix)
+                # Some tools mark folders by an object whose key ends in a slash.
+                if name and not name.endswith("/") and not name.rpartition("/")[2].startswith(TEMP_PREFIX):
+                    yield FileInfo(name, item["Size"], item["ETag"], item["LastModified"])
 
     def delete(self, path: str) -> None:
         with self._explained("delete", path):
@@ -105,8 +107,11 @@ class S3Objects:
             write_whole(local_path, lambda file: self._client.download_fileobj(self.bucket, path, file))
 
     def read_range(self, path: str, start: int, end: int, version: str) -> bytes:
-        """Bytes ``start`` to ``end`` (exclusive) of the object, as long as it is the same ``version``."""
-        how = {"Bucket": self.bucket, "Key": path, "Range": f"bytes={start}-{end - 1}", "IfMatch": version}
+        """Bytes ``start`` to ``end`` (exclusive) of the object; ``version``: only of this one."""
+        if end <= start:
+            return b""
+        how = {"Bucket": self.bucket, "Key": path, "Range": f"bytes={start}-{end - 1}"}
+        how |= {"IfMatch": version} if version else {}
         with self._explained("read", path):
             return bytes(_retrying()(lambda: self._client.get_object(**how)["Body"].read()))
 
@@ -183,6 +188,11 @@ class _Reader(io.RawIOBase):
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
+
+
+def _objects(pages: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for page in pages:
+        yield from page.get("Contents", ())
 
 
 def _status(error: ClientError) -> int:

@@ -34,6 +34,8 @@ from osasis.image import FitMode, decode_image, encode_png, fit, to_image, to_te
 from osasis.settings import TrainConfig
 from osasis.style_training import StyleTraining, training_content
 
+_FINAL = (OsasisError, LeaseHeld, ValueError, LookupError)
+"""What would happen again however often a style is tried."""
 _SHOW_EVERY_S = 1.0
 _NOTICE_EVERY_S = 2.0
 
@@ -58,7 +60,7 @@ class Leaving(Exception):
 def train_styles(config: dict[str, Any]) -> None:
     """Ray Train's loop: takes styles from the queue until there are none. ``config``: queue, settings, name.
 
-    An error of the method fails its style. One of storage costs the style a try. After any other, such as one of CUDA,
+    An error of the method or of settings fails its style. One of storage costs the style a try. After any other, such as one of CUDA,
     the process is not trusted any more: Ray Train starts another.
     """
     queue, name = config["queue"], config["name"]
@@ -78,7 +80,7 @@ def train_styles(config: dict[str, Any]) -> None:
         except Leaving:
             ray.get(queue.give_back.remote(name))
             return
-        except (OsasisError, LeaseHeld) as error:
+        except _FINAL as error:
             ray.get(queue.ended.remote(name, _text(error)))
         except (StorageError, LeaseLost) as error:
             ray.get(queue.failed.remote(name, _text(error)))
@@ -190,6 +192,8 @@ def _train(
             saver.save(done, {"training": training.state_dict(), "seconds": seconds})
         if leaves and not training.done:
             raise Leaving
+    if training.stopping:
+        reports.note(f"{plan.style_id}: {training.stopping.reason(training.iterations_done)}")
     whole = whole_reference(picture, base.image_size, plan.config.fit)
     _finish(training, plan, settings.run_id, losses, seconds, whole)
 
@@ -239,7 +243,8 @@ def _finish(
         "preview_uri": folder.write(PREVIEW, preview.png()),
         "checkpoint_uri": folder.write(CHECKPOINT, data),
     }
-    metrics = {f"loss_{name}": value for name, value in losses.items()} | preview.metrics(reference.style, base)
+    metrics = {f"loss_{name}": value for name, value in losses.items()} | training.metrics()
+    metrics |= preview.metrics(reference.style, base)
     result = NewStyle(
         **uris,
         style_id=plan.style_id,

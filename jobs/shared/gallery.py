@@ -2,13 +2,17 @@
 
 import base64
 import html
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from PIL import Image, ImageOps
 
 from catalog.schema import StyleVersion
 from cluster.storage import Storage
 from osasis.image import FitTransform, decode_image, encode_image
+
+SCORES = ("structure", "style")
+"""Columns of the manifest that are shown and sorted by."""
 
 TILE = 256
 """Side of a picture in the gallery, pixels."""
@@ -36,6 +40,17 @@ for (const pair of document.querySelectorAll('.pair')) {
     input.addEventListener('input', show);
     show();
 }
+
+const sort = document.getElementById('sort'), body = document.querySelector('tbody'), rows = [...body.rows];
+if (sort) sort.addEventListener('change', () => {
+    const [score, sign] = sort.value.split(' ');
+    const mean = row => {
+        const found = [...row.cells].map(cell => cell.dataset[score]).filter(value => value !== undefined);
+        return found.length ? sign * found.reduce((sum, value) => sum + Number(value), 0) / found.length : Infinity;
+    };
+    const order = new Map(rows.map((row, i) => [row, score ? mean(row) : i]));
+    body.append(...[...rows].sort((a, b) => order.get(a) - order.get(b) || 0));
+});
 """
 
 
@@ -46,6 +61,19 @@ class Column:
     style: StyleVersion
     reference: Image.Image
     results: dict[str, Image.Image]
+    scores: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """``structure``, ``style`` and ``flags`` of the manifest's row, by input URI."""
+
+    def cell(self, uri: str, name: str) -> str:
+        """A table cell: the result of an input, with its scores below it where it has any."""
+        if uri not in self.results:
+            return "<td></td>"
+        scores = self.scores.get(uri, {})
+        known = {score: scores[score] for score in SCORES if scores.get(score) is not None}
+        data = "".join(f" data-{score}='{value:.6g}'" for score, value in known.items())
+        said = ", ".join(f"{score} {value:.2f}" for score, value in known.items())
+        flags = f" <b>{html.escape(scores['flags'])}</b>" if scores.get("flags") else ""
+        return f"<td{data}>{_pair(self.results[uri], name, html.escape(str(self.style)))}{said}{flags}</td>"
 
 
 @dataclass(frozen=True)
@@ -73,6 +101,17 @@ class Gallery:
                         sheet.paste(_tile(picture), (left + i * step, _GAP + j * step))
         return sheet
 
+    def _sorting(self) -> str:
+        """What rows can be sorted by, where pictures have scores."""
+        if not any(column.scores for column in self.columns):
+            return ""
+        options = "".join(
+            f"<option value='{score} {sign}'>{score}, {word} first</option>"
+            for score in SCORES
+            for sign, word in ((1, "lowest"), (-1, "highest"))
+        )
+        return f"<p><label>Sort by <select id='sort'><option value=''>name</option>{options}</select></label></p>\n"
+
     def html(self, title: str) -> bytes:
         """A self-contained page; a slider on each stylization uncovers the photograph."""
         head = "".join(
@@ -82,36 +121,39 @@ class Gallery:
         body = ""
         for uri, photo in self.photos.items():
             name = html.escape(uri.rpartition("/")[2], quote=True)
-            cells = "".join(
-                f"<td>{_pair(c.results[uri], name, html.escape(str(c.style))) if uri in c.results else ''}</td>"
-                for c in self.columns
-            )
+            cells = "".join(column.cell(uri, name) for column in self.columns)
             body += f"<tr><td><img src='{_data_uri(photo)}' alt='{name}' title='{name}'></td>{cells}</tr>\n"
         return (
             f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(title)}</title>\n"
             f"<meta name='viewport' content='width=device-width'>\n<style>{_STYLE}</style>\n"
             f"<h1>{html.escape(title)}</h1>\n"
             "<p>Draw the slider over a picture, or use the arrow keys, to see the photograph beneath it.</p>\n"
-            f"<table><thead><tr><th>photo</th>{head}</tr></thead>\n<tbody>{body}</tbody></table>\n"
+            f"{self._sorting()}<table><thead><tr><th>photo</th>{head}</tr></thead>\n<tbody>{body}</tbody></table>\n"
             f"<script>{_SCRIPT}</script></html>\n"
         ).encode()
 
 
-def read_gallery(rows: list[dict[str, str]], versions: list[StyleVersion]) -> Gallery:
-    """From ``done`` manifest rows (input_uri, style_id, version, output_uri, transform) and the styles to show."""
+def read_gallery(rows: list[dict[str, Any]], versions: list[StyleVersion]) -> Gallery:
+    """From ``done`` manifest rows (input_uri, style_id, version, output_uri, transform; scores) and the
+    styles to show.
+    """
     photos: dict[str, Image.Image] = {}
     results: dict[tuple[str, int], dict[str, Image.Image]] = {(v.style_id, v.version): {} for v in versions}
+    scores: dict[tuple[str, int], dict[str, dict[str, Any]]] = {key: {} for key in results}
     for row in sorted(rows, key=lambda row: row["input_uri"]):
         column = results.get((row["style_id"], int(row["version"])))
         if column is None:
             continue
         uri = row["input_uri"]
+        if any(row.get(score) is not None for score in SCORES):
+            scores[row["style_id"], int(row["version"])][uri] = row
         column[uri] = decode_image(Storage.open(row["output_uri"]).read_bytes())
         if uri not in photos:
             photos[uri] = _as_stylized(decode_image(Storage.open(uri).read_bytes()), row["transform"], column[uri])
     columns = [
-        Column(v, decode_image(Storage.open(v.reference_uri).read_bytes()), results[v.style_id, v.version])
+        Column(v, decode_image(Storage.open(v.reference_uri).read_bytes()), results[key], scores[key])
         for v in versions
+        for key in [(v.style_id, v.version)]
     ]
     return Gallery(photos, columns)
 

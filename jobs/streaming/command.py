@@ -9,7 +9,9 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from catalog.manifest import Manifest
+from catalog.errors import CatalogUsageError
+from catalog.filters import Condition
+from catalog.manifest import FLAGGED, Manifest
 from catalog.output_names import NO_STYLE
 from catalog.schema import StyleVersion
 from catalog.store import StyleCatalog, UnknownStyle
@@ -20,6 +22,8 @@ from cluster.storage import Storage, StorageError
 from jobs.shared.bases import DEFAULT_BASE, describe_base
 from jobs.streaming.flags import StreamFlags, reached
 from jobs.streaming.listing import Source, open_source
+from jobs.streaming.rows import SCORES
+from jobs.streaming.structure import KeepStructure
 from jobs.streaming.variants import Variant
 from osasis.base import BaseSpec, bundled_bases, fingerprint
 from osasis.errors import OsasisError
@@ -43,11 +47,53 @@ class StylesFlags(JobFlags):
     )
 
 
+class ScoreFlags(JobFlags):
+    """What the manifest says of each picture beside its outcome."""
+
+    scores: bool = Field(
+        False,
+        description="Score each picture by the base's own networks, in the manifest: structure (1: all of the "
+        "photograph's edges) and style (1: as far from the reference as the photograph, 0: as the reference).",
+    )
+    flag: list[str] = Field(
+        [],
+        description="Mark rows of which this holds, such as structure<0.6; of structure, style, seconds, width or "
+        "height.",
+    )
+
+    def conditions(self) -> list[Condition]:
+        """What is marked.
+
+        Raises:
+            ValueError: one cannot be read, is of another column, or of scores that are not asked for.
+        """
+        found = []
+        for text in self.flag:
+            try:
+                condition = Condition.parse(text)
+            except CatalogUsageError as error:
+                raise ValueError(str(error)) from None
+            if condition.name not in FLAGGED:
+                raise ValueError(f"{text!r}: rows are marked by {', '.join(FLAGGED)}")
+            if condition.name in SCORES and not self.scores:
+                raise ValueError(f"{text!r} needs --scores")
+            found.append(condition)
+        return found
+
+
+class StructureFlags(JobFlags):
+    keep_structure: OutputUri | None = Field(
+        None,
+        description="Keep the pictures' structural codes here, in float16, and take those that are kept: later runs "
+        "with other styles skip encoding.",
+    )
+
+
 class TextFlags(TextConfig):
     text: list[str] = Field([], description="Prompts, such as smiling; each makes pictures of its own.")
 
 
-class StylizeFlags(StylesFlags, StreamFlags, PictureConfig, StylizeConfig, TextFlags):  # type: ignore[misc]  # each has a model_config; the first counts
+class StylizeFlags(StylesFlags, StreamFlags, ScoreFlags, StructureFlags, PictureConfig, StylizeConfig, TextFlags):  # type: ignore[misc]  # each has a model_config; the first counts
     """Stylize every picture of --input in every style of --styles, as pictures and a manifest under --output.
 
     Running the same command again does only what is missing. Exit code 3 counts what earlier runs rejected or failed,
@@ -68,6 +114,11 @@ class StylizeFlags(StylesFlags, StreamFlags, PictureConfig, StylizeConfig, TextF
     def output_config(self) -> PictureConfig:
         """How pictures come out."""
         return PictureConfig(**self.model_dump(include=set(PictureConfig.model_fields)))
+
+    def keep(self) -> KeepStructure | None:
+        """The structure cache, where one is asked for."""
+        place = self.keep_structure
+        return KeepStructure(Storage.open(place), self.fit, self.decoder) if place else None
 
     def text_config(self) -> TextConfig:
         """The part of text-driven manipulation."""
@@ -102,13 +153,20 @@ def resolve(flags: StylizeFlags) -> StylizeJob:
     storage = attempt("--storage", lambda: reached(flags.storage, writable=False))
     versions = attempt("--styles", lambda: _versions(storage, flags.styles)) if storage else None
     problems.extend(attempt("--styles", lambda: _without_checkpoint(versions or [])) or [])
-    source = attempt("--input", lambda: open_source(flags.input, flags.input_column))
+    source = attempt("--input", lambda: open_source(flags.input, flags.input_column, flags.input_format))
     output = attempt("--output", flags.open_output)
-    base = None if versions is None and flags.base is None else attempt("--base", lambda: _base(flags.base, versions))
+    base = (
+        None
+        if versions is None and flags.base is None
+        else attempt("--base", lambda: base_of_styles(flags.base, versions))
+    )
+    attempt("--flag", flags.conditions)
+    if kept := flags.keep_structure:
+        attempt("--keep-structure", lambda: reached(kept, writable=not flags.dry_run))
     variants: tuple[Variant, ...] = ()
     warnings: list[str] = []
     if base:
-        problems.extend(_other_base(base[1], versions or []))
+        problems.extend(other_base(base[1], versions or []))
         attempt("--f-ch, --style-levels", lambda: flags.config().check_levels(len(base[1].unet.channel_mult)))
         for prompt in flags.text:
             unknown = attempt("--text", partial(flags.text_config().check_prompt, prompt, base[1].clip))
@@ -136,7 +194,7 @@ def resolve(flags: StylizeFlags) -> StylizeJob:
 
 def make_variants(flags: StylizeFlags, versions: Sequence[StyleVersion], base_fingerprint: str) -> tuple[Variant, ...]:
     """Every selected style, and the base alone where that was asked for, with every prompt."""
-    plain = [Variant(v.style_id, v.version, v.checkpoint_uri, v.checkpoint_sha256) for v in versions]
+    plain = [Variant(v.style_id, v.version, v.checkpoint_uri, v.checkpoint_sha256, v.reference_uri) for v in versions]
     if NO_STYLE in _terms(flags.styles):
         plain.insert(0, Variant(NO_STYLE, 0))
     texts: list[str | None] = [*dict.fromkeys(flags.text)] or [None]
@@ -149,6 +207,7 @@ def make_variants(flags: StylizeFlags, versions: Sequence[StyleVersion], base_fi
             None if text is None else asked | {"text": text},
             output=flags.output_config(),
             decoder=flags.decoder,
+            float16_codes=flags.keep_structure is not None,
         )
         for text in texts
     }
@@ -163,6 +222,7 @@ def params_hash(
     *,
     output: PictureConfig | None = None,
     decoder: int = DECODER,
+    float16_codes: bool = False,
 ) -> str:
     """Identity of the parameters that change pixels, the style aside. 16 hex digits.
 
@@ -184,6 +244,8 @@ def params_hash(
         values["output"] = changed
     if decoder > 1:
         values["decoder"] = decoder
+    if float16_codes:
+        values["codes"] = "float16"
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -211,7 +273,7 @@ def _versions(storage: Storage, selection: str) -> list[StyleVersion]:
     return StyleCatalog.open(storage).resolve(",".join(terms)) if terms else []
 
 
-def _base(asked: str | None, versions: Sequence[StyleVersion] | None) -> tuple[str, BaseSpec]:
+def base_of_styles(asked: str | None, versions: Sequence[StyleVersion] | None) -> tuple[str, BaseSpec]:
     """Location and spec of the base: the one asked for, else the only one that the styles name, else the default."""
     names = sorted({version.base_name for version in versions or ()}) or [DEFAULT_BASE]
     if asked is None and len(names) > 1:
@@ -221,7 +283,7 @@ def _base(asked: str | None, versions: Sequence[StyleVersion] | None) -> tuple[s
     return describe_base(asked or names[0])
 
 
-def _other_base(spec: BaseSpec, versions: Sequence[StyleVersion]) -> list[Problem]:
+def other_base(spec: BaseSpec, versions: Sequence[StyleVersion]) -> list[Problem]:
     mine = fingerprint(spec)
     return [
         Problem(

@@ -8,6 +8,7 @@ from cluster.commandline.cli import ConcurrencyFlags, JobFlags, OutputUri, Uri, 
 from cluster.storage import Storage, StorageError
 from cluster.storage.cache import default_cache_dir
 from jobs.streaming.encoding import Encode
+from jobs.streaming.listing import InputFormat
 from osasis.image import DECODER, MAX_PIXELS, PIXELS_CEILING, FitMode
 from osasis.precision import Precision
 
@@ -16,9 +17,18 @@ class InputFlags(JobFlags):
     """Which pictures are read, and how each becomes a square."""
 
     input: Uri = Field(
-        description="Folder or prefix of pictures, one picture, or a .parquet or .csv table with a column of URIs."
+        description="Folder or prefix of pictures, of Parquet files or of WebDataset shards (.tar), or one of these; a "
+        ".csv, .jsonl or .txt list of URIs; the manifest.json of an S3 Inventory."
     )
-    input_column: str = Field("uri", description="Column of a table that holds the URIs.")
+    input_column: str | None = Field(
+        None,
+        description="Column of a table that holds the URIs or the pictures (default: uri, or the only column of "
+        "{bytes, path}); of shards, the extension of the members to take (default: all pictures).",
+    )
+    input_format: InputFormat = Field(
+        "auto",
+        description="What to take from a folder; auto: pictures where there are any, else Parquet files or shards.",
+    )
     limit: int | None = Field(None, gt=0, description="Only the first N inputs.")
     fit: FitMode = Field(
         "crop",
@@ -48,10 +58,6 @@ class PoolFlags(WorkersFlags):
     cpus_per_worker: float = Field(0.75, gt=0, description="CPUs of each worker; decoding takes 0.25 more.")
     batch_size: int = Field(8, gt=0, description="Pictures per batch of a worker.")
 
-
-class StreamFlags(InputFlags, PoolFlags, OutputFlags, ConcurrencyFlags):
-    """What a streaming job takes beside the settings of its method."""
-
     def encode(self, base_location: str, precision: Precision = "float32") -> Encode:
         """The stage, as each worker runs it."""
         return Encode(
@@ -63,6 +69,10 @@ class StreamFlags(InputFlags, PoolFlags, OutputFlags, ConcurrencyFlags):
             precision=precision,
         )
 
+
+class StreamFlags(InputFlags, PoolFlags, OutputFlags, ConcurrencyFlags):
+    """What a streaming job takes beside the settings of its method."""
+
     def open_output(self) -> Storage:
         """Reached, and written to unless this is a dry run.
 
@@ -70,12 +80,22 @@ class StreamFlags(InputFlags, PoolFlags, OutputFlags, ConcurrencyFlags):
             ValueError: it lies inside the input.
             StorageError: it cannot be reached.
         """
-        output, inputs = Storage.open(self.output), None
-        with suppress(StorageError):  # a wrong --input is reported there, not here
-            inputs = Storage.open(self.input)
-        if inputs and f"{output}/".startswith(f"{inputs}/"):
-            raise ValueError("lies inside --input: its pictures would be taken for inputs")
-        return reached(self.output, writable=not self.dry_run)
+        return output_beside(self.output, self.input, "--input", writable=not self.dry_run)
+
+
+def output_beside(uri: str, inputs_uri: str, flag: str, *, writable: bool) -> Storage:
+    """The output, once it has answered; ``flag`` names the inputs.
+
+    Raises:
+        ValueError: it lies inside the inputs.
+        StorageError: it cannot be reached.
+    """
+    output, inputs = Storage.open(uri), None
+    with suppress(StorageError):  # a wrong input is reported there, not here
+        inputs = Storage.open(inputs_uri)
+    if inputs and f"{output}/".startswith(f"{inputs}/"):
+        raise ValueError(f"lies inside {flag}: its pictures would be taken for inputs")
+    return reached(uri, writable=writable)
 
 
 def reached(uri: str, *, writable: bool) -> Storage:

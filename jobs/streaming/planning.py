@@ -4,6 +4,7 @@ Takes inputs as they are listed; gives WORK rows with the labels of the variants
 which is read once a run. Counts what was decided before.
 """
 
+import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ class Tally:
     inputs: int = 0
     duplicates: int = 0
     """Inputs named more than once in a table; each is done once."""
+    flagged: int = 0
+    """Rows decided now that --flag marks."""
     listed: bool = False
     """Whether ``inputs`` are all there are."""
     passed_over: Counter[str] = field(default_factory=Counter)
@@ -72,13 +75,13 @@ class Plan:
     def __call__(self, items: Iterable[Item], tally: Tally, *, unique: bool) -> Iterator[Row]:
         """WORK of the inputs that lack a variant; the rest is counted. ``unique``: no input comes twice."""
         decided = Decided(self.manifest, [variant.pair for variant in self.variants])
-        seen: set[int] = set()
+        seen = None if unique else Seen()
         stream = iter(items)
         while group := list(islice(stream, _GROUP)):
             statuses, first, second = decided.of(pa.array([item.uri for item in group]))
             tally.inputs += len(group)
-            if not unique:
-                new = _first_time(first, second, seen)
+            if seen:
+                new = seen.new(first, second)
                 tally.duplicates += len(group) - len(new)
                 group, statuses = [group[i] for i in new], statuses[new]
             missing = statuses == UNDECIDED
@@ -95,14 +98,26 @@ class Plan:
         return {"input_uri": item.uri, "key": item.key, "locator": item.locator, "missing": labels}
 
 
-def _first_time(first: npt.NDArray[np.uint64], second: npt.NDArray[np.uint64], seen: set[int]) -> list[int]:
-    """Places of the inputs that were not met before; they are remembered."""
-    new = []
-    for i, (high, low) in enumerate(zip(first.tolist(), second.tolist(), strict=True)):
-        if (known := high << 64 | low) not in seen:
-            seen.add(known)
-            new.append(i)
-    return new
+class Seen:
+    """Inputs that were met, in a file that is gone when this is: memory stays small whatever their number."""
+
+    def __init__(self) -> None:
+        self._table = sqlite3.connect("", check_same_thread=False, isolation_level=None)
+        self._table.execute("PRAGMA cache_size = -65536")
+        self._table.execute(
+            "CREATE TABLE seen (first INTEGER, second INTEGER, PRIMARY KEY (first, second)) WITHOUT ROWID"
+        )
+
+    def new(self, first: npt.NDArray[np.uint64], second: npt.NDArray[np.uint64]) -> list[int]:
+        """Places of the inputs, by their two hashes, that were not met before; they are remembered."""
+        signed = zip(first.view(np.int64).tolist(), second.view(np.int64).tolist(), strict=True)
+        add, added = "INSERT OR IGNORE INTO seen VALUES (?, ?)", []
+        self._table.execute("BEGIN")
+        for i, pair in enumerate(signed):
+            if self._table.execute(add, pair).rowcount:
+                added.append(i)
+        self._table.execute("COMMIT")
+        return added
 
 
 def chunks(work: Iterable[Row], most: int, workers: int) -> Iterator[list[Row]]:

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from catalog.filters import Condition
 from catalog.manifest import Manifest
 from jobs.streaming.failures import Streaks
 from jobs.streaming.rows import Row
@@ -28,6 +29,7 @@ class Record:
     Attributes:
         seen: statuses taken in, in (input, variant) pairs.
         counts: the same, as far as committed.
+        flagged: rows taken in of which a condition holds.
     """
 
     def __init__(
@@ -38,7 +40,9 @@ class Record:
         run_id: str,
         seed: int,
         retrying: bool = False,
+        flags: Sequence[Condition] = (),
         before_commit: Callable[[], None] = lambda: None,
+        commit_seconds: float = COMMIT_SECONDS,
     ) -> None:
         """``before_commit`` raises where this run may not write any more."""
         self._manifest = manifest
@@ -46,13 +50,16 @@ class Record:
         self._hashes = {variant.params_hash for variant in variants}
         self._common = {"run_id": run_id, "seed": seed}
         self._retrying = retrying
+        self._flags = flags
         self._before_commit = before_commit
+        self._commit_seconds = commit_seconds
         self._streaks = Streaks()
         self._rows: list[Row] = []
         self._commits = 0
         self._committed_at = time.monotonic()
         self.seen: Counter[str] = Counter()
         self.counts: Counter[str] = Counter()
+        self.flagged = 0
 
     def add(self, worker: str, outcomes: Sequence[Row]) -> None:
         """Record outcomes; commits when it is time. None of them only looks at the clock.
@@ -61,7 +68,7 @@ class Record:
             RunStopped: too many in a row failed.
         """
         self._take(self._streaks.take(worker, outcomes))
-        if len(self._rows) >= COMMIT_ROWS or time.monotonic() - self._committed_at >= COMMIT_SECONDS:
+        if len(self._rows) >= COMMIT_ROWS or time.monotonic() - self._committed_at >= self._commit_seconds:
             self.flush()
 
     def flush(self) -> None:
@@ -91,4 +98,8 @@ class Record:
         for outcome in outcomes:
             self.seen[outcome["status"]] += 1
             named = {name: value for name, value in outcome.items() if name != "variant"}
+            holding = [f"{c.name}{c.op}{c.value}" for c in self._flags if c.holds(outcome.get(c.name))]
+            if outcome["status"] == "done" and holding:
+                named["flags"] = "; ".join(holding)
+                self.flagged += 1
             self._rows.append(named | self._common | self._columns[outcome["variant"]])

@@ -38,9 +38,13 @@ PICTURE = pa.struct(
 )  # fmt: skip
 """An input decoded: S · S · 3 uint8 of ``pixels``, or null where ``status`` is "rejected" or "failed"."""
 
+SCORES = ("structure", "style")
+"""Of a picture, by --scores; null where it could not be scored."""
+
 OUTCOME = pa.struct(
     [
         *_INPUT, *_FILE, *_VERDICT,
+        *((name, pa.float64()) for name in SCORES),
         ("variant", pa.string()),
         ("output_uri", pa.string()),
         ("output_sha256", pa.string()),

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 from cluster.runtime.resources import Resources
 from jobs.streaming.decoding import Decode
 from jobs.streaming.execution import Execution
-from jobs.streaming.flags import StreamFlags
 from jobs.streaming.listing import Source
 from jobs.streaming.planning import Plan, Tally, chunk_inputs, chunks
 from jobs.streaming.progress import ProgressLine
@@ -28,6 +27,21 @@ class Stages:
     record: Record
 
 
+class Pool(Protocol):
+    """How many inputs are taken, and by which workers; :class:`jobs.streaming.flags.StreamFlags` and its kin."""
+
+    @property
+    def limit(self) -> int | None: ...
+    @property
+    def workers(self) -> int | None: ...
+    @property
+    def cpus_per_worker(self) -> float: ...
+    @property
+    def gpus_per_worker(self) -> float: ...
+    @property
+    def batch_size(self) -> int: ...
+
+
 class Executes(Protocol):
     """How :class:`jobs.streaming.execution.Execution` is made; tests have one that needs no Ray."""
 
@@ -36,7 +50,7 @@ class Executes(Protocol):
     ) -> AbstractContextManager[Any]: ...
 
 
-def run(stages: Stages, flags: StreamFlags, tally: Tally, execute: Executes | None = None) -> None:
+def run(stages: Stages, flags: Pool, tally: Tally, execute: Executes | None = None) -> None:
     """Do what is missing, committing as it goes; ``execute`` is entered only if something is."""
     record = stages.record
     tally.now = record.counts
@@ -51,7 +65,8 @@ def run(stages: Stages, flags: StreamFlags, tally: Tally, execute: Executes | No
             ProgressLine() as line,
         ):
             styles = len({variant.style for variant in stages.plan.variants})
-            most = chunk_inputs(styles, stages.worker.styles_held, flags.batch_size, stages.decode.size)
+            held = 0 if stages.list.in_blocks else stages.worker.styles_held
+            most = chunk_inputs(styles, held, flags.batch_size, stages.decode.size)
             try:
                 for worker, outcomes in execution.run(chunks(chain([first], work), most, execution.workers)):
                     record.add(worker, outcomes)
@@ -60,5 +75,6 @@ def run(stages: Stages, flags: StreamFlags, tally: Tally, execute: Executes | No
                 record.flush()  # whatever ends the run, what is finished stays finished
                 raise
             record.finish()
+            tally.flagged = record.flagged
     record.settle()
     tally.check(len(stages.plan.variants))

@@ -21,6 +21,8 @@ from cluster.storage.cache import fetch
 from jobs.streaming.encoding import Batch
 from jobs.streaming.ledger import Ledger
 from jobs.streaming.rows import Row
+from jobs.streaming.scoring import Scorer
+from jobs.streaming.structure import KeepStructure, KeptStructure
 from jobs.streaming.variants import Variant
 from jobs.streaming.worker import Failed, Task, Worker
 from jobs.streaming.writing import Write
@@ -29,9 +31,10 @@ from osasis.checkpoint import Style, load_style
 from osasis.errors import NotFinite
 from osasis.full_size import Texture
 from osasis.image import to_levels
-from osasis.method import pictures_of
+from osasis.method import effective, pictures_of
 from osasis.settings import StylizeConfig, TextConfig
 from osasis.strength import at_strength, no_style
+from osasis.stylize import encoding_for
 
 STYLES_HELD = 4
 """Styles one worker keeps in memory, the one loaded ahead included; the least recently used goes first."""
@@ -51,18 +54,21 @@ class StylizerTask(Task):
 
     stylize: Stylize
     write: Write
+    scores: bool = False
+    keep: KeepStructure | None = None
 
     @property
     def written(self) -> tuple[Storage, ...]:
-        return (self.write.output,)
+        return (self.write.output, *([self.keep.place] if self.keep else []))
 
 
 @dataclass(frozen=True)
 class Painted:
-    """A picture in a style: [S, S, 3] uint8, and the style's texture for enlarging it."""
+    """A picture in a style: [S, S, 3] uint8, the style's texture for enlarging it, and its scores."""
 
     pixels: npt.NDArray[np.uint8]
     texture: Texture
+    scores: Row
 
 
 class Stylizer(Worker[StylizerTask]):
@@ -73,6 +79,8 @@ class Stylizer(Worker[StylizerTask]):
     def __init__(self, task: StylizerTask, ledger: Ledger) -> None:
         super().__init__(task, ledger)
         self.styles = Shelf(self.base, task.stylize.config.weight_strength, task.encode.cache_dir)
+        self.scorer = Scorer(self.base, task.encode.cache_dir) if task.scores else None
+        self.structure = KeptStructure(self.base, task.keep) if task.keep else None
 
     def prepare(self, variant: Variant, following: Variant | None) -> None:
         self.styles.take(variant)
@@ -82,6 +90,11 @@ class Stylizer(Worker[StylizerTask]):
     def results(self, variant: Variant, batch: Batch) -> Sequence[Any]:
         """One :class:`Painted` a picture."""
         style = self.styles.take(variant)
+        if self.structure:
+            asked = effective(style, self.task.stylize.config, variant.text, self.task.stylize.text)
+            encoding = encoding_for(style, asked)
+            if (encoding, None) not in batch.codes:
+                batch.codes[encoding, None] = self.structure.codes(batch, encoding)
         pictures = pictures_of(
             self.base,
             style,
@@ -95,11 +108,17 @@ class Stylizer(Worker[StylizerTask]):
         finite = pictures.isfinite().flatten(1).all(1).cpu()
         pixels = to_levels(pictures).movedim(1, -1).contiguous().cpu().numpy()
         unusable = Failed.by(NotFinite("the picture holds pixels that are NaN or infinite"))
-        painted = [Painted(part, style.header.texture) for part in pixels]
+        scores: Sequence[Row] = [{}] * len(pixels)
+        if self.scorer:
+            photos = batch.all_images[torch.tensor(batch.chosen, device=pictures.device)]
+            scores = self.scorer(variant, style.config.fit, photos, pictures)
+        painted = [Painted(part, style.header.texture, score) for part, score in zip(pixels, scores, strict=True)]
         return [part if good else unusable for part, good in zip(painted, finite.tolist(), strict=True)]
 
     def keep(self, variant: Variant, row: Row, result: Any) -> Row:
-        return self.task.write(variant.label, row, result.pixels, result.texture)
+        if self.structure:
+            self.structure.finish()  # what is done has its codes kept
+        return result.scores | self.task.write(variant.label, row, result.pixels, result.texture)
 
 
 class Shelf:

@@ -18,6 +18,7 @@ class Variant:
     version: int
     checkpoint_uri: str = ""
     checkpoint_sha256: str = ""
+    reference_uri: str = ""
     text: str | None = None
     params_hash: str = ""
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from osasis.base import Base
 from osasis.checkpoint import StyleHeader, dump_style
+from osasis.color import colors_of
 from osasis.errors import BaseMismatch, ForeignFile
 from osasis.full_size import Texture
 from osasis.importers.diffae import check_fit, split_weights
@@ -75,6 +76,7 @@ def style_file(official: OfficialStyle, base: Base, style_image: Tensor, style_i
         preset="official",
         config=official.config(),
         texture=texture,
+        colors=colors_of(style_image),
     )
     z_style = base.diffae.encoder(style_image.to(base.device))
     return dump_style(header, official.unet, official.spn, z_style, dtype=torch.float32)

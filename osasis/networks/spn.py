@@ -1,20 +1,26 @@
 """The structure-preserving network (SPN): 1×1 convolutions on the photograph (paper, section 3.3)."""
 
+import math
+from collections.abc import Sequence
+from typing import Literal
+
 from torch import Tensor, nn
 
-from osasis.networks.layers import timestep_embedding
+from osasis.networks.layers import GroupNorm, timestep_embedding
 
-_TIME_CHANNELS = 128
-_EMB_CHANNELS = 512
+WIDTH = 128
+"""Channels of the release's, in its first and last layer; twice as many between them, four times for time."""
+
+
+def _norm(channels: int) -> GroupNorm:
+    return GroupNorm(math.gcd(32, channels), channels)
 
 
 class _TimeBlock(nn.Module):
-    def __init__(self, c_in: int, c_out: int) -> None:
+    def __init__(self, c_in: int, c_out: int, emb_channels: int) -> None:
         super().__init__()
-        self.pre_layer = nn.Sequential(
-            nn.GroupNorm(32, c_in), nn.SiLU(), nn.Conv2d(c_in, c_out, 1), nn.GroupNorm(32, c_out)
-        )
-        self.emb_layer = nn.Sequential(nn.SiLU(), nn.Linear(_EMB_CHANNELS, 2 * c_out))
+        self.pre_layer = nn.Sequential(_norm(c_in), nn.SiLU(), nn.Conv2d(c_in, c_out, 1), _norm(c_out))
+        self.emb_layer = nn.Sequential(nn.SiLU(), nn.Linear(emb_channels, 2 * c_out))
         self.post_layer = nn.Sequential(nn.SiLU(), nn.Conv2d(c_out, c_out, 1))
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
@@ -25,15 +31,15 @@ class _TimeBlock(nn.Module):
 class TimeSPN(nn.Module):
     """SPN conditioned on time, the official release's default (873,347 parameters)."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
-        self.time_embed = nn.Sequential(
-            nn.Linear(_TIME_CHANNELS, _EMB_CHANNELS), nn.SiLU(), nn.Linear(_EMB_CHANNELS, _EMB_CHANNELS)
-        )
-        self.in_layer = nn.Sequential(nn.Conv2d(3, 128, 1))
-        self.block1 = _TimeBlock(128, 256)
-        self.block2 = _TimeBlock(256, 128)
-        self.out_layer = nn.Sequential(nn.Conv2d(128, 3, 1))
+        self.width = width
+        emb = 4 * width
+        self.time_embed = nn.Sequential(nn.Linear(width, emb), nn.SiLU(), nn.Linear(emb, emb))
+        self.in_layer = nn.Sequential(nn.Conv2d(3, width, 1))
+        self.block1 = _TimeBlock(width, 2 * width, emb)
+        self.block2 = _TimeBlock(2 * width, width, emb)
+        self.out_layer = nn.Sequential(nn.Conv2d(width, 3, 1))
 
     @property
     def output(self) -> nn.Module:
@@ -42,20 +48,20 @@ class TimeSPN(nn.Module):
 
     def forward(self, image: Tensor, t: Tensor) -> Tensor:
         """``image`` [B, 3, S, S] in [-1, 1], ``t`` [B] → [B, 3, S, S], to be added to x_t."""
-        emb = self.time_embed(timestep_embedding(t, _TIME_CHANNELS).to(image.dtype))
+        emb = self.time_embed(timestep_embedding(t, self.width).to(image.dtype))
         return self.out_layer(self.block2(self.block1(self.in_layer(image), emb), emb))
 
 
 class PlainSPN(nn.Module):
     """SPN without time, as the paper names it (67,843 parameters)."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            *(nn.Conv2d(3, 128, 1), nn.GroupNorm(32, 128), nn.SiLU()),
-            *(nn.Conv2d(128, 256, 1), nn.GroupNorm(32, 256), nn.SiLU()),
-            *(nn.Conv2d(256, 128, 1), nn.GroupNorm(32, 128), nn.SiLU()),
-            nn.Conv2d(128, 3, 1),
+            *(nn.Conv2d(3, width, 1), _norm(width), nn.SiLU()),
+            *(nn.Conv2d(width, 2 * width, 1), _norm(2 * width), nn.SiLU()),
+            *(nn.Conv2d(2 * width, width, 1), _norm(width), nn.SiLU()),
+            nn.Conv2d(width, 3, 1),
         )
 
     @property
@@ -68,4 +74,22 @@ class PlainSPN(nn.Module):
         return self.layers(image)
 
 
+class MixedSPN(nn.Module):
+    """The weighted sum of several SPNs' outputs."""
+
+    def __init__(self, parts: Sequence[tuple[nn.Module, float]]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList([spn for spn, _ in parts])
+        self.weights = [weight for _, weight in parts]
+
+    def forward(self, image: Tensor, t: Tensor) -> Tensor:
+        """As :class:`TimeSPN`."""
+        outputs = [weight * spn(image, t) for spn, weight in zip(self.parts, self.weights, strict=True)]
+        return sum(outputs[1:], outputs[0])
+
+
 SPN = TimeSPN | PlainSPN
+
+
+def make_spn(kind: Literal["time", "plain"], width: int = WIDTH) -> SPN:
+    return TimeSPN(width) if kind == "time" else PlainSPN(width)

@@ -1,5 +1,6 @@
 """The command line of the catalog as a program: what it loads, and how it refuses."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -58,3 +59,22 @@ def test_a_list_loads_little(tmp_path: Path) -> None:
     )
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
     assert done.stdout.splitlines()[1].startswith("monet,1,")
+
+
+@pytest.mark.parametrize("terminal", ["ascii", "latin-1", "closed"])
+def test_whatever_the_terminal_can_show_the_exit_code_is_the_same(tmp_path: Path, terminal: str) -> None:
+    catalog = StyleCatalog.open(Storage.open(tmp_path))
+    catalog.register(new_style(catalog.storage, "monet", notes="café… → 3×"))
+    command = [sys.executable, "-m", "catalog", "list", "--columns", "style_id,notes", "--storage", str(tmp_path)]
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHONIO")}
+    if terminal == "closed":
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run(command, cwd=_ROOT, env=env, check=False, stdout=writer, stderr=subprocess.PIPE)
+        os.close(writer)
+    else:
+        env["PYTHONIOENCODING"] = terminal
+        done = subprocess.run(command, cwd=_ROOT, env=env, check=False, capture_output=True)
+        shown = {"ascii": "cafe... -> 3x", "latin-1": "café... -> 3×"}[terminal]
+        assert shown in done.stdout.decode("latin-1")
+    assert (done.returncode, done.stderr) == (0, b"")

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,6 +25,8 @@ from osasis.base import load_base
 from osasis.checkpoint import load_style
 from osasis.settings import StylizeConfig, TrainConfig
 from osasis.stylize import encode, encoding_for, stylize
+from tests.support.in_process import without_cluster
+from tests.support.jobs_run import call_job
 from tests.support.styles import new_style
 from tests.support.stylize_case import Case
 from tests.support.tiny import SIZE, make_tiny_base, make_tiny_style
@@ -34,10 +34,11 @@ from tests.support.tiny import SIZE, make_tiny_base, make_tiny_style
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("where", ["here", pytest.param("in another process", marks=pytest.mark.slow)])
 def test_the_printed_command_makes_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    without_cluster(monkeypatch)
     case = Case.make(Storage.open(tmp_path / "it's here"), tmp_path)
     case.add_pictures(5)
     asked = {"lambda_spn": 0.05, "style_levels": "[0,1]", "fit": "pad", "seed": 7}
@@ -66,8 +67,11 @@ def test_the_printed_command_makes_the_same_bytes(
     assert main([*shown, "--command", "--output", again.uri]) == 0
     python, *command = shlex.split(capfd.readouterr().out)
     assert python == "python"
-    environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
-    subprocess.run([sys.executable, *command], cwd=ROOT, env=environment, check=True, timeout=200)
+    if where == "here":
+        assert command[0] == "jobs/stylize.py"
+        call_job("stylize", *command[1:])
+    else:
+        subprocess.run([sys.executable, *command], cwd=ROOT, check=True, timeout=200)
     (name,) = again.list_files("images")
     assert hashlib.sha256(again.read_bytes(f"images/{name}")).hexdigest() == row["output_sha256"]
 

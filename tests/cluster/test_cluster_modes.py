@@ -135,28 +135,48 @@ def test_a_base_by_submission_and_by_address(head: Head, inputs: Path, s3: Any, 
     assert (tmp_path / "b2" / "base.json").exists()
 
 
-def test_styles_by_submission_and_by_address(head: Head, inputs: Path, s3: Any, tmp_path: Path) -> None:
-    base, storage = s3.bucket_uri(), s3.bucket_uri()
+@pytest.fixture
+def base(tmp_path: Path, s3: Any) -> str:
+    """A tiny base on S3."""
+    base = s3.bucket_uri()
     for path in make_tiny_base(tmp_path / "base").iterdir():
         Storage.open(base).upload_file(path, path.name)
-    head.submit("train_styles", "--config", styles_file(inputs, base, storage, "submitted"))
-    run_job("train_styles", "--config", styles_file(inputs, base, storage, "addressed"), env=head.env)
-    versions = StyleCatalog.open(Storage.open(storage)).list()
-    assert [str(version) for version in versions] == ["addressed@1", "submitted@1"]
+    return base
 
-    quick = ("--storage", storage, "--base", base, "--encode-steps", 10, "--decode-steps", 5)
-    quick += ("--input", inputs / "images", "--output", f"{storage}/out")
-    head.submit("stylize", *quick, "--styles", "submitted")
-    run_job("stylize", *quick, "--styles", "all", env=head.env)
+
+def stylize_flags(inputs: Path, base: str, storage: str) -> tuple[object, ...]:
+    flags = ("--storage", storage, "--base", base, "--encode-steps", 10, "--decode-steps", 5)
+    return (*flags, "--input", inputs / "images", "--output", f"{storage}/out")
+
+
+def check_pictures(storage: str, expected: list[str]) -> None:
+    """Of each style named, six."""
     output = Storage.open(f"{storage}/out")
     table = DeltaTable(output.delta_uri("manifest"), storage_options=output.delta_options()).to_pyarrow_table()
     rows = table.to_pylist()
-    assert (
-        sorted((row["style_id"], row["status"]) for row in rows)
-        == [("addressed", "done")] * 6 + [("submitted", "done")] * 6
-    )
-    assert len({row["output_uri"] for row in rows}) == 12
+    assert sorted((row["style_id"], row["status"]) for row in rows) == [(name, "done") for name in expected]
+    assert len({row["output_uri"] for row in rows}) == len(expected)
     assert all(Storage.open(row["output_uri"]).exists() for row in rows)
+
+
+def test_a_style_by_submission_and_pictures_by_address(
+    head: Head, inputs: Path, base: str, s3: Any, tmp_path: Path
+) -> None:
+    storage = s3.bucket_uri()
+    head.submit("train_styles", "--config", styles_file(tmp_path, base, storage, "submitted"))
+    assert [str(version) for version in StyleCatalog.open(Storage.open(storage)).list()] == ["submitted@1"]
+    run_job("stylize", *stylize_flags(inputs, base, storage), "--styles", "all", env=head.env)
+    check_pictures(storage, ["submitted"] * 6)
+
+
+@pytest.mark.slow
+def test_a_style_by_address_and_pictures_by_submission(
+    head: Head, inputs: Path, base: str, s3: Any, tmp_path: Path
+) -> None:
+    storage = s3.bucket_uri()
+    run_job("train_styles", "--config", styles_file(tmp_path, base, storage, "addressed"), env=head.env)
+    head.submit("stylize", *stylize_flags(inputs, base, storage), "--styles", "addressed")
+    check_pictures(storage, ["addressed"] * 6)
 
 
 def test_exit_codes_reach_the_job_list(head: Head) -> None:

@@ -2,34 +2,15 @@
 
 import re
 import shlex
-import tomllib
-from collections.abc import Iterator
 from importlib import import_module
-from pathlib import Path
-from types import ModuleType
 
 import pytest
-from pydantic.fields import FieldInfo
 
 from cluster.commandline.cli import JobFlags, parse_flags
 from osasis import __version__
+from tests.support.flags import ROOT, SCRIPTS, every_flag, flags_of
 
-ROOT = Path(__file__).parents[2]
-SCRIPTS: dict[str, str] = {
-    name: target
-    for name, target in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"].items()
-    if name != "style-catalog"
-}
 NO_GROUP = {"required", "options", "general"}
-
-
-def flags_of(module: ModuleType) -> type[JobFlags]:
-    (found,) = [
-        item
-        for item in vars(module).values()
-        if isinstance(item, type) and issubclass(item, JobFlags) and item.examples
-    ]
-    return found
 
 
 def shown_help(flags: type[JobFlags], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
@@ -84,12 +65,3 @@ def test_the_version_is_that_of_the_distribution() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
     for package in ("catalog", "cluster", "jobs", "osasis"):
         assert (ROOT / package / "py.typed").exists()
-
-
-def every_flag(model: type, prefix: str = "--") -> Iterator[tuple[str, FieldInfo]]:
-    for name, info in model.model_fields.items():  # type: ignore[attr-defined]
-        kind = info.annotation
-        if hasattr(kind, "model_fields"):
-            yield from every_flag(kind, f"{prefix}{name.replace('_', '-')}.")
-        else:
-            yield f"{prefix}{name.replace('_', '-')}", info

@@ -88,7 +88,7 @@ def refuse_to_connect(*_: Any) -> None:
 def flags(root: Storage, base: Path, **more: Any) -> dict[str, Any]:
     return {
         "input": root.child_uri("in"), "output": root.child_uri("out"), "base": str(base), "steps": 5, "count": 2,
-        "batch_size": 2, "workers": 2, **more,
+        "batch_size": 2, "workers": 1, **more,
     }  # fmt: skip
 
 

@@ -43,7 +43,7 @@ def refuse_to_connect() -> None:
 def test_hostile_inputs_each_have_one_outcome(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     hostile = hostile_files()
     case.add({name: data for name, (data, _) in hostile.items()})
-    monkeypatch.setattr("sys.argv", case.argv())
+    monkeypatch.setattr("sys.argv", case.argv(workers=2))
     assert jobs.stylize.main() == ExitCode.RECORDED_FAILURES
     rejected = sum(kind is not None for _, kind in hostile.values())
     statuses = case.check_consistent()

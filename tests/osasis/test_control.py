@@ -14,6 +14,7 @@ from cluster.storage import Storage
 from jobs.streaming.command import StylizeFlags, params_hash, resolve
 from osasis.base import Base, load_base
 from osasis.checkpoint import Style, load_style
+from osasis.color import colors_of, match_colors
 from osasis.content import Content
 from osasis.diffusion import ddim_decode, last
 from osasis.finetune import decode_indices
@@ -77,6 +78,34 @@ def test_an_spn_that_is_spread_weighs_less_at_each_of_more_steps(base: Base, sty
     spread = run(base, replace(style, header=header), encoded, lambda_spn=0.2)
     assert torch.equal(spread, run(base, style, encoded, lambda_spn=0.1))
     assert not torch.equal(spread, run(base, style, encoded, lambda_spn=0.2))
+
+
+def test_colours_are_brought_to_the_references_as_far_as_is_asked(base: Base, style: Style, encoded: Content) -> None:
+    plain = run(base, style, encoded)
+    assert torch.equal(run(base, style, encoded, color_match=1.0), plain), "a style of before knows no colours"
+    colors = ((0.1, 0.0, -0.1), (0.2, 0.2, 0.2))
+    header = style.header.model_copy(update={"colors": colors})
+    knowing = replace(style, header=header)
+    assert torch.equal(run(base, knowing, encoded), plain), "0 where neither the training nor the call sets it"
+    trained = header.model_copy(update={"config": style.config.model_copy(update={"color_match": 1.0})})
+    matched = run(base, replace(style, header=trained), encoded)
+    assert torch.equal(run(base, knowing, encoded, color_match=1.0), matched)
+    half = run(base, knowing, encoded, color_match=0.5)
+    assert not torch.equal(matched, plain)
+    assert (half - plain).norm() < (matched - plain).norm()
+    nothing = run(base, replace(style, header=trained), encoded, style_strength=0)
+    assert torch.equal(nothing, run(base, style, encoded, style_strength=0))
+
+
+def test_matched_colours_have_the_references_moments() -> None:
+    noise = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 0.15
+    reference = 0.5 * noise[:1].flip(1) + torch.tensor([0.2, 0.0, -0.2])[:, None, None]
+    for part in (0.0, 0.5, 1.0):
+        got = torch.tensor(colors_of(match_colors(noise[1:], colors_of(reference), part)))
+        start, end = torch.tensor(colors_of(noise[1:])), torch.tensor(colors_of(reference))
+        torch.testing.assert_close(got, torch.lerp(start, end, part), atol=1e-3, rtol=0)
+    flat = match_colors(noise * 1e-3, colors_of(noise[:1]), 1.0)
+    assert flat.std((2, 3)).max() < 1e-3, "what is nearly flat stays so"
 
 
 def test_strength_moves_from_one_end_to_the_other(base: Base, style: Style, encoded: Content) -> None:

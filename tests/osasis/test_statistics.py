@@ -118,5 +118,9 @@ def test_self_similarity_and_edges_forget_what_things_look_like() -> None:
     photo = pictures(1, 3, 12, 12)
     assert losses.edges(0.4 * photo + 0.2, photo) < 1e-6
     assert losses.edges(-photo, photo) > 1.9
+    both = [torch.cat([shuffled(features), features])], [features.expand(2, -1, -1, -1)]
+    gap = losses.self_similarity(*both)
+    torch.testing.assert_close(losses.self_similarity(*both, margin=0.01), gap - 0.005)  # of the one that has a gap
+    assert losses.self_similarity(*both, margin=1.0) == 0
     large = pictures(1, 2, 64, 64)
     assert losses.self_similarity([large], [large]) == 0  # of pooled maps: all pairs of 4,096 places would not fit

@@ -13,8 +13,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal
 from urllib.parse import urlsplit
 
-Action = Literal["pass", "503", "expired", "reset", "reset-after", "silent", "kill", "kill-after"]
+Action = Literal[
+    "pass", "503", "expired", "denied", "no-bucket", "reset", "reset-after", "silent", "kill", "kill-after"
+]
 """``-after``: the server has done it, and the client does not learn of it."""
+
+_REFUSALS = {
+    "503": (503, "SlowDown"),
+    "expired": (400, "ExpiredToken"),
+    "denied": (403, "AccessDenied"),
+    "no-bucket": (404, "NoSuchBucket"),
+}
 
 
 @dataclass(frozen=True)
@@ -92,10 +101,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_request(self) -> None:
         body = self._body()
         action = self.proxy.next(self.command, self.path)
-        if action == "503":
-            self._answer(503, _ERROR.format(code="SlowDown").encode())
-        elif action == "expired":
-            self._answer(400, _ERROR.format(code="ExpiredToken").encode())
+        if action in _REFUSALS:
+            status, code = _REFUSALS[action]
+            self._answer(status, _ERROR.format(code=code).encode())
         elif action == "reset":
             self._reset()
         elif action == "silent":

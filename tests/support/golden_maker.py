@@ -398,11 +398,16 @@ STEPS = {
 }
 
 
-def make_folders(root: Path) -> dict[str, Path]:
-    """A folder of each configuration above, with its official files, by name."""
-    folders = {}
-    for name, meta in {"small": SMALL, "wide": WIDE, "large": LARGE}.items():
+class GoldenFolders(dict[str, Path]):
+    """A folder of each configuration above, with its official files, by name; made when it is first asked for."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__()
+        self._root = root
+
+    def __missing__(self, name: str) -> Path:
+        meta = {"small": SMALL, "wide": WIDE, "large": LARGE}[name]
         maker = Maker(json.loads(json.dumps(meta)), seed=len(name))
-        folders[name] = maker.write(root / name, STEPS[name])
-        maker.write_official(folders[name])
-    return folders
+        self[name] = maker.write(self._root / name, STEPS[name])
+        maker.write_official(self[name])
+        return self[name]

@@ -14,8 +14,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.commandline import cli
-
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -32,7 +30,7 @@ def call_job(job: str, *flags: object, expect: int = 0) -> str:
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(output):
         patch.setattr("sys.argv", _command(job, flags)[1:])
         with pytest.raises(SystemExit) as left:
-            cli.run_job(import_module(f"jobs.{job}").main)
+            import_module(f"jobs.{job}").command()
     assert left.value.code == expect, f"exit code {left.value.code}, not {expect}:\n{output.getvalue()}"
     return output.getvalue()
 

@@ -34,6 +34,10 @@ def race(script: str, arguments: Sequence[Sequence[object]], timeout: float = 12
         racer.stdin.write("go\n")
         racer.stdin.flush()
     outputs = [racer.communicate(timeout=timeout) for racer in racers]
-    assert {errors for _, errors in outputs} == {""}
-    assert [racer.returncode for racer in racers] == [0] * len(racers)
+    failed = [
+        f"racer {number} left with {racer.returncode}, having printed {printed[-2000:]!r} and\n{errors}"
+        for number, (racer, (printed, errors)) in enumerate(zip(racers, outputs, strict=True))
+        if racer.returncode or errors
+    ]
+    assert not failed, "\n".join(failed)
     return [printed for printed, _ in outputs]

@@ -63,7 +63,7 @@ def _start_weed(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     process = subprocess.Popen(
         [
             weed, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
-            "-volume.max=10", "-master.volumeSizeLimitMB=256", "-master.telemetry=false",
+            "-volume.max=60", "-master.volumeSizeLimitMB=256", "-master.telemetry=false",
             f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}",
             "-s3", f"-s3.port={s3_port}", "-s3.port.iceberg=0", "-s3.port.lance=0", f"-s3.config={config}",
         ],

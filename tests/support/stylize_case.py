@@ -38,13 +38,13 @@ class Case:
         case = cls(root, make_tiny_base(folder / "base", bank=False))
         case.flags = {
             "storage": root.uri, "input": root.child_uri("in"), "output": root.child_uri("out"), "styles": "all",
-            "base": str(case.base), "encode_steps": 10, "decode_steps": 5, "batch_size": 4, "workers": 2,
+            "base": str(case.base), "encode_steps": 10, "decode_steps": 5, "batch_size": 4, "workers": 1,
         }  # fmt: skip
         for i in range(styles):
             case.register(f"style-{i}", seed=i)
         return case
 
-    def register(self, style_id: str, seed: int = 0) -> None:
+    def register(self, style_id: str, seed: int = 0, reference: str = "none") -> None:
         """Put a random style into the catalog."""
         base = load_base(self.base)
         data = tiny_style_bytes(base, style_id, seed)
@@ -55,7 +55,7 @@ class Case:
             NewStyle(
                 style_id=style_id, base_name="tiny", base_fingerprint=base.fingerprint,
                 checkpoint_uri=self.root.child_uri(name), checkpoint_sha256=digest, checkpoint_bytes=len(data),
-                preset="official", train_config={}, reference_uri="none", reference_sha256="0" * 64, run_id="test",
+                preset="official", train_config={}, reference_uri=reference, reference_sha256="0" * 64, run_id="test",
                 train_seconds=0, device="cpu",
             )
         )  # fmt: skip
