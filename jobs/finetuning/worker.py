@@ -60,8 +60,8 @@ class Leaving(Exception):
 def train_styles(config: dict[str, Any]) -> None:
     """Ray Train's loop: takes styles from the queue until there are none. ``config``: queue, settings, name.
 
-    An error of the method or of settings fails its style. One of storage costs the style a try. After any other, such as one of CUDA,
-    the process is not trusted any more: Ray Train starts another.
+    An error of the method or of settings fails its style. One of storage costs the style a try. After any other, such
+    as one of CUDA, the process is not trusted any more: Ray Train starts another.
     """
     queue, name = config["queue"], config["name"]
     settings: WorkerSettings = ray.get(config["settings"])
