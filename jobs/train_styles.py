@@ -68,11 +68,11 @@ def _train(
         limit = min(most, capacity(resources))
         console.print(f"Ray at {cluster.address}: {len(todo)} to train, {limit} at a time, {resources} each.")
         queue: Any = QueueActor.remote(todo, flags.max_failures)
-        fleet = Fleet(queue, settings, resources, most, flags.max_failures)
+        fleet = Fleet(queue, settings, resources, flags.max_failures)
         with TrainingProgress(console, {style.style_id: style.config.iterations for style in todo}) as progress:
             unfinished = len(todo)
             while unfinished:
-                fleet.tend(unfinished)
+                fleet.tend(min(most, unfinished))
                 time.sleep(_TICK_S)
                 report: Report = ray.get(queue.report.remote())
                 unfinished = report.unfinished

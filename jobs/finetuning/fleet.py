@@ -73,14 +73,13 @@ class Fleet:
     Args:
         queue: a handle of the :data:`~jobs.finetuning.style_queue.QueueActor`.
         settings: :class:`~jobs.finetuning.worker.WorkerSettings`.
-        most: how many workers at once, at most.
+        max_failures: how often Ray Train starts a worker again.
     """
 
-    def __init__(self, queue: Any, settings: Any, resources: Resources, most: int, max_failures: int) -> None:
+    def __init__(self, queue: Any, settings: Any, resources: Resources, max_failures: int) -> None:
         self._queue = queue
         self._config = {"queue": queue, "settings": ray.put(settings)}
         self._resources = resources
-        self._most = most
         self._max_failures = max_failures
         self._numbers = count()
         self._actors: dict[str, Any] = {}
@@ -88,13 +87,13 @@ class Fleet:
         self._strikes: Counter[str] = Counter()
         self._error = ""
 
-    def tend(self, unfinished: int) -> None:
-        """Look after workers that ended, and start new ones where there is room, for up to ``unfinished`` styles."""
+    def tend(self, wanted: int) -> None:
+        """Look after workers that ended, and start new ones where there is room, until there are ``wanted``."""
         nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
         self._look_after_ended(nodes)
         leaving = ray._private.state.state.get_draining_nodes()  # as Ray Train's own watcher asks
         usable = [node for node in nodes if self._strikes[node] < _STRIKES and node not in leaving]
-        while len(self._workers) < min(self._most, unfinished):
+        while len(self._workers) < wanted:
             running = Counter(worker.node for worker in self._workers.values())
             room = {node: fitting(self._resources, nodes[node]) - running[node] for node in usable}
             roomiest = max(room, key=lambda node: room[node], default=None)
