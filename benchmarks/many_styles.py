@@ -87,7 +87,7 @@ def cluster() -> Iterator[Any]:
 
 def run(file: Path, storage: Storage, count: int, nodes: Any) -> None:
     started = time.monotonic()
-    first, second, *_ = nodes.worker_nodes if isinstance(nodes.worker_nodes, list) else list(nodes.worker_nodes)
+    first, second, *_ = list(nodes.worker_nodes)
 
     def say(text: str) -> None:
         print(f"{time.monotonic() - started:5.0f} s, {ended(storage):3} styles: {text}", flush=True)

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -15,6 +16,7 @@ from cluster.runtime.connection import connect
 from cluster.runtime.resources import Resources, capacity
 from cluster.runtime.run_record import RunRecord, run_record
 from jobs.finetuning.fleet import Fleet
+from jobs.finetuning.forecast import Measured, forecast
 from jobs.finetuning.plan import StylePlan, TrainPlan, plan_command
 from jobs.finetuning.progress import TrainingProgress
 from jobs.finetuning.saved_state import remove_states, states_of
@@ -31,6 +33,10 @@ def main() -> int:
     flags = parse_flags(TrainStylesFlags, further=plan_command)
     plan = plan_command(flags)
     _print_plan(plan)
+    todo = [style for style in plan.styles if style.state == "train"]
+    foreseen = forecast(plan.storage, plan.base_location, [style.config for style in todo]) if todo else None
+    if foreseen or flags.dry_run:
+        console.print(str(foreseen or "No run with these settings on this storage says yet what they take."))
     if flags.dry_run:
         return ExitCode.DONE
     _remove_leftovers(plan)
@@ -43,7 +49,7 @@ def main() -> int:
         for style in plan.styles:
             if style.state == "register":
                 _register(catalog, style, record)
-        todo = [style for style in plan.styles if style.state == "train"]
+        record.metrics |= foreseen.metrics() if foreseen else {}
         if todo:
             _train(todo, plan, flags, catalog, record)
         record.counts["already_done"] = sum(style.state == "done" for style in plan.styles)
@@ -62,12 +68,13 @@ def _train(
         threads=max(1, int(flags.cpus_per_worker)),
         wait=flags.if_busy == "wait",
     )
-    styles = {style.style_id: style for style in todo}
+    styles, measured = {style.style_id: style for style in todo}, Measured()
     with connect(shared=[plan.storage]) as cluster, record.timed("train"):
         most = min(flags.workers or len(todo), len(todo))
         limit = min(most, capacity(resources))
         console.print(f"Ray at {cluster.address}: {len(todo)} to train, {limit} at a time, {resources} each.")
-        queue: Any = QueueActor.remote(todo, flags.max_failures)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        queue: Any = QueueActor.options(scheduling_strategy=here).remote(todo, flags.max_failures)
         fleet = Fleet(queue, settings, resources, flags.max_failures)
         with TrainingProgress(console, {style.style_id: style.config.iterations for style in todo}) as progress:
             unfinished = len(todo)
@@ -76,13 +83,16 @@ def _train(
                 time.sleep(_TICK_S)
                 report: Report = ray.get(queue.report.remote())
                 unfinished = report.unfinished
-                fleet.well(report.ended_by)
+                fleet.heard(report.ended_by, report.usages)
                 progress.show(report.rows)
                 for note in report.notes:
                     console.print(note, markup=False)
                 for outcome in report.outcomes:
                     _end(styles[outcome.style_id], outcome.error, catalog, record)
+                    if outcome.error is None:
+                        measured.add(styles[outcome.style_id].config, outcome.seconds)
         fleet.close()
+        record.metrics |= measured.metrics(fleet.usage)
 
 
 def _end(style: StylePlan, error: str | None, catalog: StyleCatalog, record: RunRecord) -> None:

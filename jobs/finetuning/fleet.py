@@ -8,8 +8,9 @@ that comes gets workers as soon as it is seen. Nothing here is per style.
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Container, Iterable
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from itertools import count
 from typing import Any
 
@@ -20,6 +21,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer  # TorchT
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.runtime.resources import Resources, fitting
+from jobs.finetuning.admission import Usage, room, share
 
 _NODE_LABEL = "ray.io/node-id"
 _STRIKES = 3
@@ -85,6 +87,7 @@ class Fleet:
         self._actors: dict[str, Any] = {}
         self._workers: dict[Any, _Worker] = {}
         self._strikes: Counter[str] = Counter()
+        self._usages: dict[str, Usage] = {}
         self._error = ""
 
     def tend(self, wanted: int) -> None:
@@ -95,31 +98,43 @@ class Fleet:
         usable = [node for node in nodes if self._strikes[node] < _STRIKES and node not in leaving]
         while len(self._workers) < wanted:
             running = Counter(worker.node for worker in self._workers.values())
-            room = {node: fitting(self._resources, nodes[node]) - running[node] for node in usable}
-            roomiest = max(room, key=lambda node: room[node], default=None)
-            if roomiest is None or room[roomiest] <= 0:
+            free = {n: room(self._resources, nodes[n], self._usage(n)) - running[n] for n in usable}
+            freest = max(free, key=lambda node: free[node], default=None)
+            if freest is None or free[freest] <= 0:
                 break
-            self._start(roomiest, fitting(self._resources, nodes[roomiest]))
+            self._start(freest, fitting(self._resources, nodes[freest]))
         if not self._workers and nodes and all(self._strikes[node] >= _STRIKES for node in nodes):
             ray.get(self._queue.abandon.remote(f"no node can run a worker: {self._error}"))
 
-    def well(self, workers: Iterable[str]) -> None:
-        """These workers brought a style to its end."""
+    def heard(self, well: Container[str], usages: Mapping[str, Usage]) -> None:
+        """``well``: workers that brought a style to its end; ``usages``: memory that workers have taken."""
         for worker in self._workers.values():
-            if worker.name in workers:
+            if worker.name in well:
                 self._strikes[worker.node] = 0
+            if usage := usages.get(worker.name):
+                self._usages[worker.node] = usage.or_more(self._usages.get(worker.node, usage))
+
+    @property
+    def usage(self) -> Usage | None:
+        """The most that a worker has taken, on any node."""
+        return reduce(Usage.or_more, self._usages.values()) if self._usages else None
 
     def close(self) -> None:
         """Wait until the workers, which have no style left, have ended; they are stopped if that takes long."""
         if self._workers:
             ray.wait(list(self._workers), num_returns=len(self._workers), timeout=_END_S)
 
+    def _usage(self, node: str) -> Usage | None:
+        """On this node, or, of workers without GPUs, on any."""
+        return self._usages.get(node) or (None if self._resources.gpus else self.usage)
+
     def _start(self, node: str, most: int) -> None:
         if node not in self._actors:
             here = NodeAffinitySchedulingStrategy(node, soft=False)
             self._actors[node] = NodeActor.options(scheduling_strategy=here, max_concurrency=most).remote()  # type: ignore[attr-defined]
         worker = _Worker(f"worker-{next(self._numbers)}", node)
-        reference = self._actors[node].run.remote(worker.name, self._config, self._resources, self._max_failures)
+        resources = share(self._resources, self._usage(node))
+        reference = self._actors[node].run.remote(worker.name, self._config, resources, self._max_failures)
         self._workers[reference] = worker
 
     def _look_after_ended(self, nodes: Container[str]) -> None:

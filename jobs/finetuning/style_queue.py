@@ -11,15 +11,17 @@ from dataclasses import dataclass, field
 
 import ray
 
+from jobs.finetuning.admission import Usage
 from jobs.finetuning.plan import StylePlan
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one style's training ended; ``error`` is None where it came to its end."""
+    """How one style's training ended; ``error`` is None where it came to its end, after ``seconds`` of a worker."""
 
     style_id: str
     error: str | None
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Report:
     notes: list[str] = field(default_factory=list)
     ended_by: set[str] = field(default_factory=set)
     """Workers that brought a style to its end, trained or not."""
+    usages: dict[str, Usage] = field(default_factory=dict)
+    """Memory that workers have taken."""
 
 
 class StyleQueue:
@@ -67,10 +71,10 @@ class StyleQueue:
         self._begun.add(style_id)
         return Task(self._plans[style_id], again)
 
-    def ended(self, worker: str, error: str | None = None) -> None:
+    def ended(self, worker: str, error: str | None = None, seconds: float = 0.0) -> None:
         """The worker's style is trained, or fails however often it is tried."""
         self._news.ended_by.add(worker)
-        self._close(worker, error)
+        self._close(worker, error, seconds)
 
     def failed(self, worker: str, error: str) -> None:
         """The worker's style, if it has one, failed this time."""
@@ -99,6 +103,9 @@ class StyleQueue:
         if style_id := self._running.get(worker):
             self._news.rows[style_id] = (done, total, loss)
 
+    def used(self, worker: str, usage: Usage) -> None:
+        self._news.usages[worker] = usage
+
     def note(self, text: str) -> None:
         self._news.notes.append(text)
 
@@ -107,8 +114,8 @@ class StyleQueue:
         news.unfinished = len(self._waiting) + len(self._running)
         return news
 
-    def _close(self, worker: str, error: str | None) -> None:
-        self._news.outcomes.append(Outcome(self._running.pop(worker), error))
+    def _close(self, worker: str, error: str | None, seconds: float = 0.0) -> None:
+        self._news.outcomes.append(Outcome(self._running.pop(worker), error, seconds))
 
 
 QueueActor = ray.remote(num_cpus=0, max_restarts=0)(StyleQueue)

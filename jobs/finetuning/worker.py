@@ -2,6 +2,8 @@
 
 import gc
 import hashlib
+import resource
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -21,6 +23,7 @@ from catalog.schema import NewStyle
 from catalog.style_folder import CHECKPOINT, PHOTO, PREVIEW, REFERENCE, STATES
 from cluster.runtime.lease import LeaseHeld, LeaseLost, lease
 from cluster.storage import Storage, StorageError
+from jobs.finetuning.admission import Usage
 from jobs.finetuning.plan import StylePlan
 from jobs.finetuning.saved_state import StateSaver, newest_state, states_of
 from jobs.finetuning.style_queue import Task
@@ -73,10 +76,11 @@ def train_styles(config: dict[str, Any]) -> None:
     except OsasisError as error:
         ray.get(queue.abandon.remote(_text(error)))
         return
-    contents = Contents(base)
-    while task := ray.get(queue.take.remote(name)):
+    contents, leaves = Contents(base), _node_leaves()
+    while not leaves() and (task := ray.get(queue.take.remote(name))):
+        started = time.monotonic()
         try:
-            train_style(task, contents, settings, Reports(queue, name, _node_leaves()))
+            train_style(task, contents, settings, Reports(queue, name, str(device), leaves))
         except Leaving:
             ray.get(queue.give_back.remote(name))
             return
@@ -88,7 +92,8 @@ def train_styles(config: dict[str, Any]) -> None:
             ray.get(queue.failed.remote(name, _text(error)))
             raise
         else:
-            ray.get(queue.ended.remote(name))
+            ray.get(queue.used.remote(name, _usage(device)))
+            ray.get(queue.ended.remote(name, None, time.monotonic() - started))
         gc.collect()  # a training's graph holds cycles
 
 
@@ -98,6 +103,7 @@ class Reports:
 
     queue: Any
     worker: str
+    device: str = "cpu"
     node_leaves: Callable[[], bool] = lambda: False
     _shown: float = 0.0
 
@@ -105,7 +111,9 @@ class Reports:
         self.queue.note.remote(text)
 
     def progress(self, done: int, total: int, loss: float) -> None:
-        """Not more often than a person looks."""
+        """Not more often than a person looks; with the first, the memory taken, which does not grow much after."""
+        if not self._shown:
+            self.queue.used.remote(self.worker, _usage(torch.device(self.device)))
         if done == total or time.monotonic() - self._shown > _SHOW_EVERY_S:
             self._shown = time.monotonic()
             self.queue.progress.remote(self.worker, done, total, loss)
@@ -200,16 +208,23 @@ def _train(
 
 def _node_leaves() -> Callable[[], bool]:
     """Whether Ray says that this worker's node is about to go, as spot machines are told; asked every few seconds."""
-    asked = time.monotonic()
+    asked, told = time.monotonic(), False
 
     def leaves() -> bool:
-        nonlocal asked
-        if time.monotonic() - asked < _NOTICE_EVERY_S:
-            return False
-        asked = time.monotonic()
-        return ray.train.get_preemption_info() is not None
+        nonlocal asked, told
+        if not told and time.monotonic() - asked > _NOTICE_EVERY_S:
+            asked, told = time.monotonic(), ray.train.get_preemption_info() is not None
+        return told
 
     return leaves
+
+
+def _usage(device: torch.device) -> Usage:
+    """The most that this process has taken so far."""
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    if device.type != "cuda":
+        return Usage(memory)
+    return Usage(memory, torch.cuda.max_memory_reserved(device), torch.cuda.mem_get_info(device)[1])
 
 
 def _text(error: Exception) -> str:
