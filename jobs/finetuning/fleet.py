@@ -8,7 +8,7 @@ that comes gets workers as soon as it is seen. Nothing here is per style.
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from itertools import count
@@ -92,13 +92,17 @@ class Fleet:
 
     def tend(self, wanted: int) -> None:
         """Look after workers that ended, and start new ones where there is room, until there are ``wanted``."""
+        running = list(self._workers)
+        ended, _ = ray.wait(running, num_returns=len(running), timeout=0) if running else ([], [])
+        # Asked afterwards: an actor is known to be dead after its node is.
         nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
-        self._look_after_ended(nodes)
+        nodes = {node: has for node, has in nodes.items() if fitting(self._resources, has)}
+        self._look_after(ended, nodes)
         leaving = ray._private.state.state.get_draining_nodes()  # as Ray Train's own watcher asks
         usable = [node for node in nodes if self._strikes[node] < _STRIKES and node not in leaving]
         while len(self._workers) < wanted:
-            running = Counter(worker.node for worker in self._workers.values())
-            free = {n: room(self._resources, nodes[n], self._usage(n)) - running[n] for n in usable}
+            there = Counter(worker.node for worker in self._workers.values())
+            free = {n: room(self._resources, nodes[n], self._usage(n)) - there[n] for n in usable}
             freest = max(free, key=lambda node: free[node], default=None)
             if freest is None or free[freest] <= 0:
                 break
@@ -137,9 +141,7 @@ class Fleet:
         reference = self._actors[node].run.remote(worker.name, self._config, resources, self._max_failures)
         self._workers[reference] = worker
 
-    def _look_after_ended(self, nodes: Container[str]) -> None:
-        running = list(self._workers)
-        ended, _ = ray.wait(running, num_returns=len(running), timeout=0) if running else ([], [])
+    def _look_after(self, ended: Iterable[Any], nodes: Container[str]) -> None:
         for reference in ended:
             worker = self._workers.pop(reference)
             try:
