@@ -1,14 +1,15 @@
-"""What a manifest has decided, held compactly in memory for a whole run: 21 bytes a row, whatever the URIs' length.
+"""What a manifest has decided, held compactly in memory for a whole run: 16 bytes an input and 2 bits a variant.
 
-Inputs are known by two 64-bit hashes of their URI: among 10⁹ inputs the chance that two are taken for one is 10⁻²⁰.
+Inputs are known by 128-bit hashes of their URI: among 10⁹ inputs the chance that two are taken for one is 10⁻²⁰.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from catalog.hashed import Hashes, HashTable
 from catalog.manifest import Manifest, VariantKey
 
 if TYPE_CHECKING:
@@ -16,13 +17,15 @@ if TYPE_CHECKING:
 
 STATUSES = ("done", "rejected", "failed")
 """In the order of :attr:`Decided.of`'s numbers. Only what failed is ever taken up again: a row of another status is
-newer than a failed one.
+newer than a failed one, and so holds.
 """
 
 UNDECIDED = 255
 
-Hashes = npt.NDArray[np.uint64]
-_BATCH_ROWS = 1 << 19
+_VALUES = len(STATUSES)
+"""In the table "done" is 3, "rejected" 2, "failed" 1 and what is undecided 0: the larger holds."""
+
+_NUMBERS = np.array([UNDECIDED, *reversed(range(_VALUES))], np.uint8)
 
 
 class Hasher:
@@ -48,39 +51,24 @@ class Decided:
 
     def __init__(self, manifest: Manifest, variants: Sequence[VariantKey]) -> None:
         self._hasher = Hasher()
-        self._variants = len(variants)
-        parts = [self._part(table, variants) for table in _tables(manifest, variants)]
-        if parts:
-            first, second, variant, status = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-            del parts
-            order = np.argsort(first, kind="stable")
-            self._first, self._second = first[order], second[order]
-            self._variant, self._status = variant[order], status[order]
-        else:
-            self._first = self._second = np.empty(0, np.uint64)
-            self._variant, self._status = np.empty(0, np.int32), np.empty(0, np.uint8)
+        self._table = HashTable(len(variants))
+        hashes = sorted({params_hash for _, _, params_hash in variants})
+        predicate = "params_hash IN ({})".format(", ".join(f"'{params_hash}'" for params_hash in hashes))
+        for table in manifest.tables(["input_uri", "style_id", "version", "params_hash", "status"], predicate):
+            self._add(table, variants)
+        self._table.join()
 
     def __len__(self) -> int:
-        return len(self._first)
+        """Inputs of which something is decided."""
+        return len(self._table)
 
     def of(self, uris: "pa.Array[Any]") -> tuple[npt.NDArray[np.uint8], Hashes, Hashes]:
         """For N inputs and V variants: statuses [N, V], indices of STATUSES or UNDECIDED, and the inputs' hashes."""
         first, second = self._hasher(uris)
-        statuses = np.full((len(first), self._variants), UNDECIDED, np.uint8)
-        if len(self):
-            left, right = (np.searchsorted(self._first, first, side) for side in ("left", "right"))
-            counts = right - left
-            inputs = np.repeat(np.arange(len(first)), counts)
-            rows = np.arange(counts.sum()) + np.repeat(left - (counts.cumsum() - counts), counts)
-            same = self._second[rows] == second[inputs]
-            inputs, rows = inputs[same], rows[same]
-            last = np.argsort(-self._status[rows].astype(np.int8), kind="stable")  # of two rows, what is not failed
-            inputs, rows = inputs[last], rows[last]
-            statuses[inputs, self._variant[rows]] = self._status[rows]
-        return statuses, first, second
+        return _NUMBERS[self._table.find(first, second)], first, second
 
-    def _part(self, table: "pa.Table", variants: Sequence[VariantKey]) -> tuple[npt.NDArray[Any], ...]:
-        """(hash, other hash, index of the variant, status) of the rows that are of our variants."""
+    def _add(self, table: "pa.Table", variants: Sequence[VariantKey]) -> None:
+        """Take in the rows that are of our variants."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -89,26 +77,8 @@ class Decided:
         )
         ours = pa.array([f"{style}@{version}@{params}" for style, version, params in variants])
         place = pc.index_in(names, value_set=ours)
-        table = table.append_column("variant", place).filter(pc.is_valid(place))
-        status = pc.index_in(table["status"], value_set=pa.array(STATUSES)).to_numpy().astype(np.uint8)
-        first, second = self._hasher(table["input_uri"].combine_chunks())
-        return first, second, table["variant"].to_numpy().astype(np.int32), status
-
-
-def _tables(manifest: Manifest, variants: Sequence[VariantKey]) -> "Iterable[pa.Table]":
-    """The manifest's rows under the variants' parameters, many at a time."""
-    import pyarrow as pa
-
-    hashes = sorted({params_hash for _, _, params_hash in variants})
-    predicate = "params_hash IN ({})".format(", ".join(f"'{params_hash}'" for params_hash in hashes))
-    columns = ["input_uri", "style_id", "version", "params_hash", "status"]
-    held: list[pa.RecordBatch] = []
-    count = 0
-    for batch in manifest.batches(columns, predicate):
-        held.append(batch.select(columns))
-        count += len(batch)
-        if count >= _BATCH_ROWS:
-            yield pa.Table.from_batches(held)
-            held, count = [], 0
-    if held:
-        yield pa.Table.from_batches(held)
+        if place.null_count:
+            table = table.filter(pc.is_valid(place))
+            place = place.drop_null()
+        status = pc.index_in(table["status"], value_set=pa.array(STATUSES)).to_numpy()
+        self._table.add(*self._hasher(table["input_uri"]), place.to_numpy(), _VALUES - status)

@@ -8,9 +8,10 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
@@ -53,6 +54,15 @@ FLAGGED = ("structure", "style", "seconds", "width", "height")
 VariantKey = tuple[str, int, str]
 """What an input is decided for: style_id, version, params_hash. The hash covers the prompt."""
 
+_PAIR = ["input_uri", "style_id", "version", "params_hash"]
+"""Columns that say which (input, variant) a row is of."""
+
+_TABLE_ROWS = 1 << 17
+"""Of :meth:`Manifest.tables` at once: few, since URIs take more memory than what is kept of them."""
+
+_WRITER = WriterProperties(max_row_group_size=_TABLE_ROWS)
+"""Readers hold whole row groups: a million rows each, as by default, take gigabytes."""
+
 _SMALL_FILES = 64
 """Small files from which on :meth:`Manifest.compact` does something."""
 
@@ -84,6 +94,19 @@ class Manifest:
         with explained(self._storage, self.name, "read"):
             yield from read_table(table, chosen, predicate)
 
+    def tables(self, columns: Sequence[str] | None = None, predicate: str | None = None) -> Iterator[pa.Table]:
+        """:meth:`batches`, many joined to one: what is done with each costs less for each row."""
+        held: list[pa.RecordBatch] = []
+        count = 0
+        for batch in self.batches(columns, predicate):
+            held.append(batch)
+            count += len(batch)
+            if count >= _TABLE_ROWS:
+                yield pa.Table.from_batches(held)
+                held, count = [], 0
+        if held:
+            yield pa.Table.from_batches(held)
+
     def rows(self, columns: Sequence[str] | None = None, *, status: Status | None = None) -> list[dict[str, Any]]:
         """Rows as dicts, with None for columns that came after the table was written."""
         names = list(columns or self._schema.names)
@@ -105,7 +128,7 @@ class Manifest:
         # The range lets file statistics skip most of a large table.
         within = f"input_uri >= {_quoted(min(uris))} AND input_uri <= {_quoted(max(uris))}"
         predicate = f"{within} AND params_hash IN ({', '.join(map(_quoted, hashes))})"
-        columns = ["input_uri", "style_id", "version", "params_hash", "status"]
+        columns = [*_PAIR, "status"]
         wanted = pa.array(uris)
         for batch in self.batches(columns, predicate):
             chosen = batch.filter(pc.is_in(batch["input_uri"], wanted)).select(columns)
@@ -130,8 +153,12 @@ class Manifest:
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
         """Commit rows of pairs that had none, or one that failed (see :meth:`settle`)."""
         if rows:
-            with explained(self._storage, self.name, "write"):
-                self._write(rows, mode="append")
+            self.append_table(pa.Table.from_pylist(list(rows), schema=self._schema))
+
+    def append_table(self, rows: pa.Table) -> None:
+        """:meth:`append` of columns as the schema has them."""
+        with explained(self._storage, self.name, "write"):
+            self._write(rows, mode="append")
 
     def settle(self, hashes: Collection[str]) -> None:
         """Remove failed rows whose pair was taken up again and has a newer row; one commit.
@@ -140,20 +167,22 @@ class Manifest:
         two failed ones, that of the later run.
         """
         ours = f"status = 'failed' AND params_hash IN ({', '.join(map(_quoted, sorted(hashes)))})"
-        failed = [row for batch in self.batches(predicate=ours) for row in batch.to_pylist()]
-        newest = {_pair(row): row for row in sorted(failed, key=lambda row: str(row["run_id"]))}
-        if not newest:
+        parts = list(self.tables(predicate=ours))
+        if not parts:
             return
-        uris = {uri for uri, *_ in newest}
-        within = f"input_uri >= {_quoted(min(uris))} AND input_uri <= {_quoted(max(uris))} AND status <> 'failed'"
-        wanted = pa.array(sorted(uris))
-        for batch in self.batches(["input_uri", "style_id", "version", "params_hash", "status"], within):
-            for row in batch.filter(pc.is_in(batch["input_uri"], wanted)).to_pylist():
-                newest.pop(_pair(row), None)
-        if len(newest) < len(failed):
+        failed = pa.concat_tables(parts)
+        uris = failed["input_uri"].unique()
+        least, most = pc.min_max(uris).as_py().values()
+        within = f"input_uri >= {_quoted(least)} AND input_uri <= {_quoted(most)} AND status <> 'failed'"
+        newer = [t.filter(pc.is_in(t["input_uri"], uris)) for t in self.tables([*_PAIR, "status"], within)]
+        runs = pa.table({name: failed[name] for name in [*_PAIR, "run_id"]} | {"row": np.arange(len(failed))})
+        last = runs.sort_by("run_id").group_by(_PAIR, use_threads=False).aggregate([("row", "last")])
+        if newer:
+            last = last.join(pa.concat_tables(newer).select(_PAIR), _PAIR, join_type="left anti")
+        if len(last) < len(failed):
             # Not a merge or delete: those leave string_view columns in the files, which pyarrow cannot filter.
             with explained(self._storage, self.name, "write"):
-                self._overwrite(ours, list(newest.values()))
+                self._overwrite(ours, failed.take(last["row_last"].sort()))
 
     @retry(
         retry=retry_if_exception_type(CommitFailedError),  # another run committed in between
@@ -161,13 +190,13 @@ class Manifest:
         wait=wait_random_exponential(0.1, 5),
         reraise=True,
     )
-    def _overwrite(self, predicate: str, rows: Sequence[dict[str, Any]]) -> None:
+    def _overwrite(self, predicate: str, rows: pa.Table) -> None:
         self._write(rows, mode="overwrite", predicate=predicate)
 
-    def _write(self, rows: Collection[dict[str, Any]], **how: Any) -> None:
-        data = pa.Table.from_pylist(list(rows), schema=self._schema)
+    def _write(self, data: pa.Table, **how: Any) -> None:
         # "merge": a table of before a column was added takes it on.
-        write_deltalake(self.uri, data, schema_mode="merge", storage_options=self._storage.delta_options(), **how)
+        options = self._storage.delta_options()
+        write_deltalake(self.uri, data, schema_mode="merge", storage_options=options, writer_properties=_WRITER, **how)
 
     def compact(self) -> None:
         """Join many small files into few. Leaves the old ones to readers that are under way for a week."""
@@ -175,12 +204,8 @@ class Manifest:
         if table is None or len(table.file_uris()) < _SMALL_FILES:
             return
         with explained(self._storage, self.name, "compact"), suppress(CommitFailedError):  # another run will compact
-            table.optimize.compact()
+            table.optimize.compact(writer_properties=_WRITER)
             table.vacuum(retention_hours=int(timedelta(days=7).total_seconds() // 3600), dry_run=False)
-
-
-def _pair(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in ("input_uri", "style_id", "version", "params_hash"))
 
 
 def _quoted(text: str) -> str:

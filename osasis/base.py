@@ -25,7 +25,7 @@ from osasis.networks.latent_prior import LatentPrior, LatentPriorConfig
 from osasis.networks.layers import absent
 from osasis.networks.perceptual import PerceptualConfig, PerceptualDistance, build_perceptual
 from osasis.networks.unet import UNet, UNetConfig
-from osasis.precision import Precision, computing, weights_dtype
+from osasis.precision import Precision, computing, exact_float32, weights_dtype
 
 M = TypeVar("M", bound=nn.Module)
 C = TypeVar("C", bound=BaseModel)
@@ -253,6 +253,7 @@ def load_base(folder: Path, device: str = "cpu", *, precision: Precision = "floa
     Raises:
         BaseError: the folder is not a bundle, or a file is missing or not what ``base.json`` says.
     """
+    exact_float32()
     spec = load_spec(folder)
     tensors = {}
     for name, digest in spec.files.items():

@@ -43,6 +43,8 @@ class StyleHeader(BaseModel):
     """The reference's, for enlarged pictures; styles of before have none."""
     colors: Colors = Field((), exclude_if=lambda colors: not colors)
     """The reference's, for ``color_match``; styles of before have none."""
+    started_from: tuple[str, ...] = Field((), exclude_if=lambda names: not names)
+    """Styles that training began from, as ``id@version``; none: at the base."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ the reference's photographic counterpart last, so that both branches share one U
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -92,6 +92,12 @@ class _Targets:
     """Each perceptual network's, of the photographs; empty: no term asks for them."""
     embedded: list[_Embeddings]
 
+    def __getitem__(self, rows: Tensor) -> "_Targets":
+        """Of some of the contents."""
+        maps = [[level[rows] for level in network] for network in self.maps]
+        embedded = [replace(known, content=known.content[rows]) for known in self.embedded]
+        return _Targets(self.photos[rows], maps, embedded)
+
 
 class Finetuner:
     """One style in training. Knows nothing of Ray, storage or progress bars.
@@ -119,6 +125,7 @@ class Finetuner:
         self.perceptuals = perceptuals
         self.device = reference.style.device
         self.unet = eps_b.to(self.device).to(memory_format=torch.channels_last).train(config.dropout)
+        self.unet.recompute = config.recompute
         if config.adapter_rank:
             adapt(self.unet, config.adapter_rank, config.adapter_places, config.seed)
         else:
@@ -187,19 +194,26 @@ class Finetuner:
 
     def update(self, x_t: Tensor, i: int, content: Content, targets: _Targets) -> tuple[Tensor, dict[str, float]]:
         """One optimizer step at respaced step ``i``. ``x_t`` [B+1, 3, S, S] → (x_{t-1}, detached; loss terms)."""
-        alpha_bar = self.schedule.alpha_bar_at(i)
-        x0, x_in = self.predict(x_t, i, content)
-        terms = self.terms(x0[:-1], x0[-1:], targets)
-        weighted = (getattr(self.config.weights, name) * value for name, value in terms.items())
-        total = sum(weighted, torch.zeros((), device=self.device))
         self.optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
-        numbers = {name: value.item() for name, value in terms.items()} | {"total": total.item()}
+        moved = torch.empty_like(x_t)
+        numbers: dict[str, float] = {}
+        for part in torch.arange(len(content), device=self.device).split(self.config.micro_batch or len(content)):
+            share = len(part) / len(content)
+            rows = torch.cat([part, part.new_tensor([len(content)])])  # the style branch goes along, at its share
+            x0, x_in = self.predict(x_t[rows], i, content[part])
+            terms = self.terms(x0[:-1], x0[-1:], targets[part])
+            weighted = (getattr(self.config.weights, name) * value for name, value in terms.items())
+            total = sum(weighted, torch.zeros((), device=self.device))
+            (share * total).backward()  # type: ignore[no-untyped-call]
+            for name, value in (terms | {"total": total}).items():
+                numbers[name] = numbers.get(name, 0.0) + share * value.item()
+            to = self.schedule.alpha_bar_at(i - 1)
+            moved[rows] = ddim_move(x_in, x0, self.schedule.alpha_bar_at(i), to).detach()
         if not math.isfinite(numbers["total"]):
             raise NotFinite(f"iteration {self.next_iteration}, step {i}: {numbers}")
         self._set_rates(i)
         self.optimizer.step()
-        return ddim_move(x_in, x0, alpha_bar, self.schedule.alpha_bar_at(i - 1)).detach(), numbers
+        return moved, numbers
 
     def _set_rates(self, i: int) -> None:
         """Rates of the update at respaced step ``i``: constant, then falling linearly over the last ``rate_decay``."""

@@ -197,6 +197,8 @@ def train_style(
     """
     loaded = base if isinstance(base, Base) else load_base(Path(base_location(base)), device)
     config = train_config(preset, loaded.spec.train_defaults, train)
+    if config.start_from != "none":
+        raise ValueError("start_from names styles of a catalog, which jobs/train_styles.py has")
     square, _ = _squares([image], loaded.image_size, config.fit)
     counterpart = None if photo is None else _squares([photo], loaded.image_size, config.fit)[0]
     texture = texture_of(upright_rgb(image), loaded.image_size, config.fit)

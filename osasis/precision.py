@@ -30,6 +30,15 @@ def computing(precision: Precision, device: torch.device) -> AbstractContextMana
     return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
+def exact_float32() -> None:
+    """On a GPU, products of float32 in float32: by default cuDNN takes TF32, whose errors are a thousand times larger.
+
+    For the whole process; :func:`osasis.base.load_base`, pretraining and ``osasis.verify`` call it. Who wants speed
+    chooses bf16.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+
+
 def choose_device(name: str | None = None) -> torch.device:
     """The device of this name; without one, the first GPU or else the CPU.
 

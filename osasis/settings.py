@@ -126,6 +126,13 @@ class TrainConfig(_Settings):
         exclude_if=lambda places: places == PLACES,
         description="What of the UNet is adapted (osasis/networks/adapters.py).",
     )
+    start_from: str = Field(
+        "none",
+        min_length=1,
+        exclude_if=lambda start: start == "none",
+        description="Where training begins: none, the base itself; nearest, the average of the catalog's two nearest"
+        " styles of this base, if it has some; or a style by id, id@version or id@alias.",
+    )
     patience: int = Field(
         0,
         ge=0,
@@ -206,6 +213,18 @@ class TrainConfig(_Settings):
     dropout: bool = Field(True, description="Keep the UNet's dropout active while finetuning.")
     precision: Literal["float32", "bf16"] = Field(
         "float32", description="bf16: autocast of the UNet; weights and losses stay float32."
+    )
+    micro_batch: int = Field(
+        0,
+        ge=0,
+        exclude_if=_unused,
+        description="Contents whose gradient is computed at once; an update is still of batch_size. 0: all of them.",
+    )
+    recompute: bool = Field(
+        False,
+        exclude_if=absent,
+        description="Compute the UNet's activations again for the gradient, instead of keeping them: less memory, a"
+        " third more work.",
     )
     seed: int = Field(0, description="Seed of everything random.")
 

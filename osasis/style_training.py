@@ -19,6 +19,7 @@ from osasis.noise import starting_noise
 from osasis.seeding import generator
 from osasis.settings import Preset, TrainConfig
 from osasis.style_photo import best_style_photo
+from osasis.warm_start import WarmStart, begin_from
 
 
 class StyleTraining:
@@ -30,6 +31,7 @@ class StyleTraining:
         state: from :meth:`state_dict` of the run to continue; its style photo is kept.
         photos: photographs to train on, [N, 3, S, S] in [-1, 1]; None: as ``config.content`` says.
         content: photographs that are encoded already, instead.
+        start: styles to begin from, at the base without them; a run that is continued has its own.
         texture: the reference's, from its whole picture (:func:`osasis.full_size.texture_of`).
     """
 
@@ -43,6 +45,7 @@ class StyleTraining:
         state: dict[str, Any] | None = None,
         photos: Tensor | None = None,
         content: Content | None = None,
+        start: WarmStart | None = None,
         texture: Texture = (),
     ) -> None:
         self.base = base
@@ -64,7 +67,11 @@ class StyleTraining:
             self.stopping = EarlyStopping(config, held_out)
         self.bank = ContentBank(content, config.seed)
         self.finetuner = Finetuner.from_base(base, self.reference, config)
+        self.started_from = start.names if start else ()
+        if start and state is None:
+            begin_from(start, self.finetuner, base)
         if state is not None:
+            self.started_from = tuple(state.get("started_from", ()))
             self.finetuner.load_state_dict(state["finetuner"])
             if self.stopping:
                 self.stopping.load_state_dict(state["stopping"])
@@ -91,6 +98,7 @@ class StyleTraining:
     def state_dict(self) -> dict[str, Any]:
         """Tensors and numbers only, so that ``torch.load(weights_only=True)`` reads it."""
         state = {"photo": self.reference.photo.cpu(), "finetuner": self.finetuner.state_dict()}
+        state |= {"started_from": list(self.started_from)}
         return state | ({"stopping": self.stopping.state_dict()} if self.stopping else {})
 
     def metrics(self) -> dict[str, float]:
@@ -106,6 +114,7 @@ class StyleTraining:
             config=self.config,
             texture=self.texture,
             colors=colors_of(self.reference.style),
+            started_from=self.started_from,
             format=ADAPTER_FORMAT if self.config.adapter_rank else FORMAT,
         )
 

@@ -98,7 +98,7 @@ def make_plan(styles: StylesFile, file: ConfigFile | None) -> TrainPlan:
     Raises:
         ConfigError: with every problem found: missing images, unreachable storage, no such base, impossible settings.
     """
-    problems = Problems(OsasisError)
+    problems = Problems(OsasisError, LookupError)
 
     def attempt(keys: list[str | int], resolve: Callable[[], T]) -> T | None:
         return problems.attempt(partial(_place, file, *keys), resolve)
@@ -123,6 +123,8 @@ def make_plan(styles: StylesFile, file: ConfigFile | None) -> TrainPlan:
         content: dict[str, str] | None = {}
         if config and config.content.photos:
             content = attempt(["styles", i, "train", "content", "photos"], partial(read_photos, config.content))
+        if catalog and config and config.start_from not in ("none", "nearest"):
+            attempt(["styles", i, "train", "start_from"], partial(catalog.show, config.start_from))
         if config:
             problems += [Problem(_place(file, "base"), f"lacks {part}") for part in missing_parts(base[1], config)]
         if storage and catalog and image and config and content is not None:

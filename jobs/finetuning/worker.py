@@ -27,6 +27,7 @@ from jobs.finetuning.admission import Usage
 from jobs.finetuning.plan import StylePlan
 from jobs.finetuning.saved_state import StateSaver, newest_state, states_of
 from jobs.finetuning.style_queue import Task
+from jobs.finetuning.warm_start import warm_start
 from jobs.shared.bases import open_base
 from jobs.shared.previews import make_preview
 from osasis.base import Base, clip_fingerprint
@@ -178,13 +179,15 @@ def _train(
     base = contents.base
     read = partial(read_image, size=base.image_size, mode=plan.config.fit)
     picture = decode_image(Storage.open(plan.image_uri).read_bytes())
+    reference = read(plan.image_uri)
     training = StyleTraining(
         base,
-        read(plan.image_uri),
+        reference,
         plan.config,
         photo=read(plan.photo_uri) if plan.photo_uri and state is None else None,
         content=contents.of(plan),
         state=state and state["training"],
+        start=warm_start(settings.storage, base, plan.config, reference) if state is None else None,
         texture=texture_of(picture, base.image_size, plan.config.fit),
     )
     seconds = state["seconds"] if state else 0.0

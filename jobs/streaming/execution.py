@@ -25,6 +25,7 @@ from jobs.streaming.decoding import Decode
 from jobs.streaming.failures import RunStopped
 from jobs.streaming.ledger import Coordinator, Feed, RemoteLedger
 from jobs.streaming.rows import CHUNK, Row, one_row
+from jobs.streaming.spent import Spent
 from jobs.streaming.worker import Task, Worker
 
 DECODE_CPUS = 0.25
@@ -61,6 +62,7 @@ class Execution:
         ledger = RemoteLedger(self._coordinator)
         self._feed, self._decode = Feed(self._coordinator), _Decode(decode, ledger)
         self._worker, self._task = worker, (task, ledger)
+        self.spent = Spent()
 
     @classmethod
     @contextmanager
@@ -92,6 +94,7 @@ class Execution:
                     for row in _in_thread(self._pass(workers)):
                         pump.check()
                         outcomes = under_way.take(row) if row else []
+                        self.spent.add(row and row["spent"])
                         yield (row["worker"] if row else ""), outcomes
                         if row and under_way.is_finished(row["chunk"]):
                             ray.get(self._coordinator.finished.remote(row["chunk"]))

@@ -1,61 +1,101 @@
-"""A line that says how far a streaming job is: redrawn on a terminal, repeated now and then in a log."""
+"""How far a streaming job is: a bar on a terminal, a line now and then in a log; both from :class:`Progress`."""
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.status import Status
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
 
 from jobs.streaming.planning import Tally
+from jobs.streaming.spent import WAITS, Kind, Spent
 
 LOG_SECONDS = 10.0
 
 
+@dataclass(frozen=True)
+class Progress:
+    """The numbers, for people and metrics. Pairs are of (input, style)."""
+
+    counts: Mapping[str, int]
+    """Pairs decided by this run, by status."""
+    known: int
+    """Pairs to be decided by this run, as far as inputs are listed."""
+    listed: bool
+    """Whether that is all."""
+    seconds: float
+    rate: float | None
+    """Pairs a second since the start; None before there are some."""
+    computing: float | None
+    """Share of workers' time in which their devices computed."""
+    waits_for: Kind | None
+    """What they spend most of the rest on; None where they are busy."""
+
+    @property
+    def decided(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def left(self) -> float | None:
+        """Seconds to the end; None where that cannot be told."""
+        return (self.known - self.decided) / self.rate if self.listed and self.rate else None
+
+    def __str__(self) -> str:
+        kinds = ", ".join(f"{self.counts.get(status, 0)} {status}" for status in ("done", "rejected", "failed"))
+        line = f"{kinds} of {self.known}{'' if self.listed else ' or more'}"
+        if self.rate is None:
+            return f"{line}; {self.seconds:.0f} s, waiting for the first"
+        left = "" if self.left is None else f", {_duration(self.left)} left"
+        busy = "" if self.computing is None else f"; computing {self.computing:.0%} of the time"
+        waits = f", waiting for {WAITS[self.waits_for]}" if self.waits_for else ""
+        return f"{line}; {self.rate:.2f} pictures/s, {_duration(self.seconds)}{left}{busy}{waits}"
+
+
+def progress(counts: Mapping[str, int], tally: Tally, variants: int, spent: Spent, seconds: float) -> Progress:
+    """``counts``: statuses decided so far by this run, of all pairs that ``tally`` knows of; ``seconds``: it runs."""
+    known = (tally.inputs - tally.duplicates) * variants - tally.before.total()
+    decided = sum(counts.values())
+    rate = decided / seconds if decided and seconds else None
+    return Progress(dict(counts), known, tally.listed, seconds, rate, spent.computing, spent.waits_for)
+
+
 class ProgressLine:
-    """Shows counts of (input, style) pairs their rate and what is left."""
+    """Shows :class:`Progress`."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
-        self._status: Status | None = None
+        self._bar: Bar | None = None
         self._start = self._said = time.monotonic()
-        self._first: float | None = None
 
     def __enter__(self) -> Self:
         self._start = self._said = time.monotonic()
         if self.console.is_terminal:
-            self._status = self.console.status("starting workers")
-            self._status.start()
+            text = TextColumn("{task.description}", markup=False)
+            self._bar = Bar(BarColumn(20), text, console=self.console, transient=True)
+            self._task = self._bar.add_task("starting workers", total=None)
+            self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._status:
-            self._status.stop()
+        if self._bar:
+            self._bar.stop()
 
-    def update(self, counts: Mapping[str, int], tally: Tally, variants: int) -> None:
-        """Show ``counts`` of statuses decided so far by this run, of all pairs that ``tally`` knows of."""
+    def update(self, counts: Mapping[str, int], tally: Tally, variants: int, spent: Spent) -> Progress:
+        """Show how far it is, and tell."""
         now = time.monotonic()
-        if self._status:
-            self._status.update(self._line(counts, tally, variants, now))
+        said = progress(counts, tally, variants, spent, now - self._start)
+        if self._bar:
+            total = said.known if said.listed else None
+            self._bar.update(self._task, description=str(said), total=total, completed=said.decided)
         elif now - self._said >= LOG_SECONDS:
             self._said = now
-            self.console.print(self._line(counts, tally, variants, now), highlight=False)
-
-    def _line(self, counts: Mapping[str, int], tally: Tally, variants: int, now: float) -> str:
-        decided = sum(counts.values())
-        self._first = self._first or (now if decided else None)
-        total = (tally.inputs - tally.duplicates) * variants - tally.before.total()
-        kinds = ", ".join(f"{counts.get(status, 0)} {status}" for status in ("done", "rejected", "failed"))
-        line = f"{kinds} of {total}{'' if tally.listed else ' or more'}"
-        busy = now - self._first if self._first else 0.0
-        if not decided or not busy:
-            return f"{line}; {now - self._start:.0f} s, waiting for the first"
-        rate = decided / (now - self._start)
-        left = f", {_duration((total - decided) / rate)} left" if tally.listed else ""
-        return f"{line}; {rate:.2f} pictures/s, {_duration(now - self._start)}{left}"
+            self.console.print(str(said), highlight=False, markup=False)
+        return said
 
 
 def _duration(seconds: float) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from jobs.streaming.spent import SPENT
+
 Row = dict[str, Any]
 
 _INPUT = [("input_uri", pa.string()), ("key", pa.string())]
@@ -60,8 +62,10 @@ def chunk_schema(of: pa.StructType) -> pa.Schema:
 
 
 def finished_schema(outcome: pa.StructType = OUTCOME) -> pa.Schema:
-    """Outcomes of a batch, and the worker that they came from."""
-    return pa.schema([("chunk", pa.int64()), ("worker", pa.string()), ("outcomes", pa.list_(outcome))])
+    """Outcomes of a batch, the worker that they came from, and what its time was spent on since the last."""
+    return pa.schema(
+        [("chunk", pa.int64()), ("worker", pa.string()), ("outcomes", pa.list_(outcome)), ("spent", SPENT)]
+    )
 
 
 CHUNK = chunk_schema(WORK)

@@ -23,6 +23,7 @@ from jobs.streaming.encoding import Batch, Encode
 from jobs.streaming.failures import Action, Fault, RunStopped, action, fault_of, together
 from jobs.streaming.ledger import Ledger
 from jobs.streaming.rows import Row, finished_schema, one_row
+from jobs.streaming.spent import Clock
 from jobs.streaming.variants import Variant
 
 WRITERS = 8
@@ -90,14 +91,18 @@ class Worker(Generic[T]):
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="write")
         self._name = f"{os.uname().nodename}/{os.getpid()}"
         ledger.end_loading()
+        self.clock = Clock()
 
     def __call__(self, decoded: pa.Table) -> Iterator[pa.Table]:
         """DECODED → :attr:`schema`. The same rows in the same groups, however often it is done."""
+        self.clock.lap("pictures")
         (chunk,) = decoded.to_pylist()
         unit = f"work/{chunk['chunk']}"
         try:
             for outcomes in self._chunk(unit, chunk["inputs"], alone=not together(self.ledger.begin(unit))):
-                yield one_row({"chunk": chunk["chunk"], "worker": self._name, "outcomes": outcomes}, self.schema)
+                row = {"chunk": chunk["chunk"], "worker": self._name, "outcomes": outcomes, "spent": self.clock.take()}
+                yield one_row(row, self.schema)
+                self.clock.lap("driver")
         except RunStopped as stopped:
             self.ledger.stop(str(stopped))
             raise
@@ -127,9 +132,11 @@ class Worker(Generic[T]):
         writing: deque[_Writing] = deque()
         for variant, following in zip_longest(wanted, wanted[1:]):
             self._guarded(unit, variant, following)
+            self.clock.lap("styles")
             for batch in batches:
                 if any(variant.label in row["missing"] for row in batch.rows):
                     writing.append(self._batch(unit, variant, batch, dead))
+                    self.clock.lap("computing")
                 if len(writing) > BATCHES_WRITING:
                     yield self._written(writing.popleft())
         while writing:
@@ -230,6 +237,7 @@ class Worker(Generic[T]):
             else:
                 verdict = {"status": "done", "error_type": None, "error": None, "seconds": writing.seconds} | said
             outcomes.append(_outcome(row, writing.variant.label, verdict))
+        self.clock.lap("storage")
         return outcomes
 
     def _stored(self, storing: Future[Row]) -> Failed | Row:

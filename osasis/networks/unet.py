@@ -5,10 +5,12 @@ A *level* is a resolution: level 0 is S×S, level k is S/2^k.
 """
 
 from collections.abc import Callable, Collection
+from functools import partial
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from osasis.diffusion import BETA_END
 from osasis.networks.layers import (
@@ -88,6 +90,8 @@ class UNet(nn.Module):
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.config = c = config
+        self.recompute = False
+        """Keep no activations within blocks for the gradient: they are computed again, which takes a third longer."""
 
         def res_block(c_in: int, c_out: int, resample: str | None = None) -> ResBlock:
             return ResBlock(
@@ -190,14 +194,15 @@ class UNet(nn.Module):
         def z_at(level: int) -> Tensor | None:
             return z_style if z_style is not None and level in style_levels else z
 
+        run = partial(checkpoint, _run, use_reentrant=False) if self.recompute and torch.is_grad_enabled() else _run
         h = x
         skips = []
         for block, level in zip(self.input_blocks, self.input_levels, strict=True):
-            h = _run(block, h, emb, z_at(level))
+            h = run(block, h, emb, z_at(level))
             skips.append(h)
-        h = _run(self.middle_block, h, emb, z)
+        h = run(self.middle_block, h, emb, z)
         for block, level in zip(self.output_blocks, self.output_levels, strict=True):
-            h = _run(block, torch.cat([h, skips.pop()], dim=1), emb, z_at(level))
+            h = run(block, torch.cat([h, skips.pop()], dim=1), emb, z_at(level))
         return self.out(h)
 
 

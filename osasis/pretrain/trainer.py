@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from osasis.errors import NotFinite
-from osasis.precision import computing, current_precision
+from osasis.precision import computing, current_precision, exact_float32
 from osasis.seeding import generator, stable_seed
 
 Wrap = Callable[[nn.Module], nn.Module]
@@ -95,6 +95,7 @@ class Trainer:
         self, module: nn.Module, config: PretrainConfig, device: str = "cpu", wrap: Wrap = lambda m: m
     ) -> None:
         self.config = config
+        exact_float32()
         self.device = torch.device(device)
         self.module = module.to(self.device).train()
         if self.device.type == "cpu" or torch.cuda.is_available():

@@ -10,9 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-import torch
-
-from osasis.precision import Precision, choose_device, weights_dtype
+from osasis.precision import Precision, choose_device, exact_float32, weights_dtype
 from osasis.verify.compare import verify
 from osasis.verify.folder import FolderError, GoldenFolder
 
@@ -29,8 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = parser.parse_args(argv)
     precision: Precision = flags.dtype
     tolerance = TOLERANCES[precision] if flags.tolerance is None else flags.tolerance
-    # Other CUDA kernels would multiply float32 in 10 bits.
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    exact_float32()
     try:
         folder = GoldenFolder(flags.folder, choose_device(flags.device), weights_dtype(precision))
         report = verify(folder, precision, tolerance)

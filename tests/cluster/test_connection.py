@@ -39,6 +39,22 @@ def test_a_connected_ray_is_used_and_left(ray_cluster: None) -> None:
     assert ray.is_initialized()
 
 
+def test_what_ray_says_and_nobody_can_act_on_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    from ray._private.worker import print_to_stdstream
+
+    with connection._quiet_start():
+        pass
+    for line in (
+        "Actor with class name: 'MapWorker' and ID: '1' has constructor arguments in the object store and more.",
+        "WARNING: 8 PYTHON worker processes have been started on node: 1 with address: 127.0.0.1.",
+        "a worker ran out of memory",
+    ):
+        print_to_stdstream({"lines": [line], "pid": "raylet", "is_err": False}, ignore_prefix=False)
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 1
+    assert printed[0].endswith("a worker ran out of memory")
+
+
 def test_capacity_counts_whole_workers(ray_cluster: None) -> None:
     assert capacity(Resources(cpus=1)) == 4
     assert capacity(Resources(cpus=1.5)) == 2

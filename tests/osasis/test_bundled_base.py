@@ -63,3 +63,10 @@ def test_the_page_shows_hostile_names_as_text() -> None:
     assert page.count("<tr>") == 3
     assert page.count("type='range'") == 1
     assert gallery.sheet(blocks=1).width == 4 + 2 * 260
+
+
+def test_who_loads_a_base_computes_float32_without_tf32() -> None:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    load_base(bundled_bases()["mini64"], check=False)
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32

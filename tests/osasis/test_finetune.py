@@ -137,3 +137,13 @@ def _quick() -> Any:
     from osasis.settings import StylizeConfig
 
     return StylizeConfig(encode_steps=10, decode_steps=5)
+
+
+@pytest.mark.parametrize("saving", [{"micro_batch": 1}, {"micro_batch": 2}, {"recompute": True}])
+def test_what_saves_memory_changes_no_loss(base: Base, saving: dict[str, Any]) -> None:
+    weights = {"style_moments": 10, "style_colors": 5, "self_similarity": 20, "edges": 5}
+    settings = {"iterations": 2, "batch_size": 3, "dropout": False, "weights": weights}
+    expected = list(StyleTraining(base, style_image(), config(base, **settings)).run())
+    found = list(StyleTraining(base, style_image(), config(base, **settings, **saving)).run())
+    for ours, plain in zip(found, expected, strict=True):
+        assert ours == pytest.approx(plain, rel=1e-3, abs=1e-6)

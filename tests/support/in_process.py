@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from jobs.streaming.decoding import Decode
 from jobs.streaming.execution import Execution
 from jobs.streaming.ledger import LocalLedger
 from jobs.streaming.rows import CHUNK, Row, one_row
+from jobs.streaming.spent import Spent
 from jobs.streaming.worker import Task, Worker
 
 
@@ -24,6 +25,7 @@ class InProcess:
     task: Task
     worker: type[Worker[Any]]
     workers: int = 1
+    spent: Spent = field(default_factory=Spent)
 
     @classmethod
     @contextmanager
@@ -39,6 +41,7 @@ class InProcess:
             chunk = one_row({"chunk": number, "inputs": inputs}, CHUNK)
             for table in worker(self.decode(chunk, ledger)):
                 (row,) = table.to_pylist()
+                self.spent.add(row["spent"])
                 yield row["worker"], row["outcomes"]
 
 

@@ -1,0 +1,49 @@
+"""Which styles of a catalog a training begins from."""
+
+from typing import Any
+
+from torch import Tensor
+
+from catalog.filters import Condition
+from catalog.store import StyleCatalog
+from catalog.view import Question
+from cluster.storage import Storage
+from cluster.storage.cache import fetch
+from osasis.base import Base, clip_fingerprint
+from osasis.checkpoint import ADAPTER_FORMAT, FORMAT, load_style
+from osasis.settings import TrainConfig
+from osasis.warm_start import WarmStart, evenly
+
+_NEAREST = 2
+_COLUMNS = ("style_id", "version", "checkpoint_uri", "checkpoint_sha256")
+
+
+def warm_start(storage: Storage, base: Base, config: TrainConfig, style_image: Tensor) -> WarmStart | None:
+    """The styles that ``config.start_from`` means in the catalog at ``storage``; None to begin at the base.
+
+    Nearest are those whose references' embeddings are nearest to that of ``style_image`` [1, 3, S, S]; where the
+    catalog has none of this base and kind yet, there is no start.
+
+    Raises:
+        UnknownStyle, OsasisError: no such style, or it does not fit the base.
+    """
+    if config.start_from == "none":
+        return None
+    catalog = StyleCatalog.open(storage)
+    if config.start_from == "nearest":
+        embedding = base.clip.encode_image(style_image.to(base.device))[0].tolist()
+        where = [
+            Condition("base_fingerprint", "=", base.fingerprint),
+            Condition("clip_encoder", "=", clip_fingerprint(base.spec) or ""),
+            Condition("checkpoint_format", "=", ADAPTER_FORMAT if config.adapter_rank else FORMAT),
+        ]
+        question = Question(_COLUMNS, where, latest=True, near=embedding, limit=_NEAREST)
+        rows: list[dict[str, Any]] = [*catalog.view().ask(question)]
+    else:
+        version = catalog.show(config.start_from)
+        rows = [{name: getattr(version, name) for name in _COLUMNS}]
+    if not rows:
+        return None
+    files = [fetch(row["checkpoint_uri"], sha256=row["checkpoint_sha256"]) for row in rows]
+    names = [f"{row['style_id']}@{row['version']}" for row in rows]
+    return evenly([load_style(file, base) for file in files], names)
