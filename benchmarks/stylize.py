@@ -4,7 +4,6 @@
 - ``fidelity``: SSIM and PSNR to the exact path, by forwards and solver.
 - ``manifest``: time and memory of a rerun with nothing to do, of ``--retry-failed`` and of commits, by rows.
 - ``pipeline``: a worker's whole path beside the bare loop over the same batches.
-- ``scheduler``: many styles and pictures on Ray, computing replaced by a pause: loads, and idle devices.
 - ``nodes``: the driver of a run on 64 nodes with stages of fixed time, simulated: what is saturated first.
 
 Times are of the processor where not told otherwise, so that what else the machine does counts little. Results are
@@ -16,7 +15,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-PARTS = ("manifest", "nodes", "scheduler", "pipeline", "fidelity", "cheaper")
+PARTS = ("manifest", "nodes", "pipeline", "fidelity", "cheaper")
 say = partial(print, flush=True)
 
 
@@ -38,14 +37,10 @@ def main() -> None:
         from benchmarks.stylize_parts import nodes
 
         nodes.measure(chunks=400 if quick else 2000, say=say)
-    if "scheduler" in flags.part:
-        from benchmarks.stylize_parts import scheduler
-
-        scheduler.measure(100, 320 if quick else 2000, say)
     if "pipeline" in flags.part:
         from benchmarks.stylize_parts import pipeline
 
-        pipeline.measure(8 if quick else 24, say)
+        pipeline.measure(8 if quick else 24, ("standard",) if quick else ("exact", "standard"), say)
     if {"fidelity", "cheaper"} & set(flags.part):
         from benchmarks.stylize_parts import cheaper, fidelity
         from benchmarks.stylize_parts.studio import studio

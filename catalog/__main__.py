@@ -32,6 +32,7 @@ COMMANDS = {
     "export": "write styles with all their files to a bundle",
     "import": "register the styles of a bundle",
     "gallery": "write a page for browsing styles",
+    "picture": "copy a stylized picture out of an output or its shards",
     "lineage": "show what a picture was made from, and the command that makes it again",
 }
 """Each is a module of :mod:`catalog.commands`."""

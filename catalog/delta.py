@@ -121,7 +121,7 @@ def _check_columns(table: DeltaTable, uri: str, declared: Mapping[str, str]) -> 
     types = {field["name"]: _spelled(field["type"]) for field in json.loads(schema)["fields"]}
     for column in [*declared][:1]:
         if column not in types:
-            raise DamagedTable(f"{uri}: is another table, for it has no column {column}; choose another place")
+            raise DamagedTable(f"{uri}: is a different table: it has no column {column}; choose another place")
     for column, kind in declared.items():
         if types.get(column, kind) != kind:
             raise DamagedTable(f"{uri}: its column {column} holds {types[column]}, not {kind}; choose another place")

@@ -111,7 +111,7 @@ def parse_time(text: str) -> datetime:
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
-        raise CatalogUsageError(f"{text!r} is no date: write 2026-03-01 or 2026-03-01T12:00") from None
+        raise CatalogUsageError(f"{text!r} is not a date: write 2026-03-01 or 2026-03-01T12:00") from None
     return time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time
 
 
@@ -122,8 +122,8 @@ def _number(name: str, text: str) -> int | float:
             raise ValueError
         return number
     except ValueError:
-        hint = "" if name in COMPARED else f" ({name} is no column, so it is taken for a metric)"
-        raise CatalogUsageError(f"{name}: {text!r} is no number{hint}") from None
+        hint = "" if name in COMPARED else f" ({name} is not a column, so it is taken for a metric)"
+        raise CatalogUsageError(f"{name}: {text!r} is not a number{hint}") from None
 
 
 def _literal(value: str | int | float | datetime) -> str:

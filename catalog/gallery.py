@@ -144,7 +144,7 @@ def _for_page(data: bytes, columns: int) -> tuple[str, bytes]:
         if width * height > MAX_PIXELS:
             raise ValueError(f"{width} × {height} pixels are too many")
         if columns and width * 2 != height * columns:
-            raise ValueError(f"{width} × {height} pixels are no preview of {columns} portraits")
+            raise ValueError(f"{width} × {height} pixels are not a preview of {columns} portraits")
         image.load()
         if image.format in _SUFFIXES and len(data) <= KEPT_BYTES:
             return _SUFFIXES[image.format], data

@@ -44,6 +44,8 @@ SCHEMA = pa.schema(
         ("notes", pa.string()),  # what was mended or left out in decoding, mostly null; as above
         ("structure", pa.float64()),  # scores, null where none were asked for; as above
         ("style", pa.float64()),
+        ("output_offset", pa.int64()),  # of a picture within a tar file; null otherwise, as above
+        ("output_bytes", pa.int64()),  # of a picture within a shard; null otherwise, as above
         ("flags", pa.string()),  # conditions that hold of the row, null where none does; as above
     ]
 )

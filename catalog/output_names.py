@@ -18,6 +18,9 @@ RUN_FLAGS = frozenset(
 )
 """Flags of a stylize run that change which pictures are made, and nothing of how each comes out."""
 
+PACKED = "packed"
+"""Where shards stand below the output."""
+
 _IMAGES = "images"
 _LONGEST = 180
 """Characters of one path segment; file systems take 255 bytes, suffixes included."""
@@ -29,15 +32,27 @@ def variant_label(style_id: str, version: int, text: str | None = None) -> str:
     return style if text is None else f"{style}~{text_key(text)}"
 
 
-def picture_name(label: str, key: str, suffix: str = ".png") -> str:
-    """Where the picture of one input in one variant stands below the output."""
+def picture_name(label: str, key: str, suffix: str = ".png", *, hashed: bool = False) -> str:
+    """Where the picture of one input in one variant stands below the output; ``hashed``: in one of 65,536 folders."""
     *folders, last = key.split("/")
-    return "/".join([_IMAGES, label, *(_not_ending(folder, suffix) for folder in folders), f"{last}{suffix}"])
+    spread = [(digest := _digest(key))[:2], digest[2:4]] if hashed else []
+    return "/".join([_IMAGES, label, *spread, *(_not_ending(folder, suffix) for folder in folders), f"{last}{suffix}"])
+
+
+def shard_folder(label: str, run_id: str) -> str:
+    """Where the shards of one variant by one run stand below the output."""
+    return f"{PACKED}/{label}/{run_id}"
+
+
+def member_name(key: str) -> str:
+    """Name of a WebDataset sample, which ends at its first dot; different for different keys."""
+    *folders, last = key.split("/")
+    return "/".join([*folders, last.replace(".", "%2E")])
 
 
 def output_of(picture_uri: str) -> str | None:
     """The URI of the output that a picture stands in; None where it has no name of :func:`picture_name`'s form."""
-    found = re.fullmatch(rf"(.+)/{_IMAGES}/[a-z0-9-]+@[0-9]+(?:~[^/]+)?/.+\.[a-z]+", picture_uri)
+    found = re.fullmatch(rf"(.+)/(?:{_IMAGES}|{PACKED})/[a-z0-9-]+@[0-9]+(?:~[^/]+)?/.+\.[a-z]+(?:#.+)?", picture_uri)
     return found and found[1]
 
 

@@ -52,7 +52,7 @@ Term = Style | Tagged | Every
 def check_style_id(style_id: str) -> str:
     """``style_id`` itself; raises ValueError if it is none, or a word that selections give another meaning."""
     if not re.fullmatch(STYLE_ID, style_id):
-        raise ValueError(f"{style_id!r} is no style id: small letters, digits and '-', at most 63, no '-' in front")
+        raise ValueError(f"{style_id!r} is not a style id: lowercase letters, digits, '-'; at most 63, not '-' first")
     if style_id in _RESERVED:
         raise ValueError(f"{style_id!r} cannot be a style id: {_RESERVED[style_id]}")
     return style_id

@@ -200,7 +200,7 @@ def _check_base(tables: Tables, bundle: Bundle, any_base: bool) -> None:
         names = ", ".join(f"{name} ({fingerprint})" for name, fingerprint in sorted(here))
         raise CatalogUsageError(
             f"{style.style_id}@{foreign[0].version} was trained on base {style.base_name} ({style.base_fingerprint}), "
-            f"the styles of {tables.storage} on {names}; import it all the same with --any-base"
+            f"the styles of {tables.storage} on {names}; import it anyway with --any-base"
         )
 
 

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from rich.console import Console
 
-from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, Uri, parse_flags, run_job
+from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, OutputUri, Problem, Uri, parse_flags, run_job
 from cluster.runtime.run_record import run_record
 from cluster.storage import Storage, StorageError
 from jobs.finetuning.plan import read_photos
@@ -36,7 +36,7 @@ class BuildBankFlags(JobFlags):
         "--base bases/garments --photos s3://bucket/garments --count 128",
     )
 
-    base: Uri = Field(description="The base: a folder or URI that can be written.")
+    base: OutputUri = Field(description="The base: a folder or URI that can be written.")
     photos: Uri | None = Field(None, description="Folder of photographs; default: drawn from the latent prior.")
     count: int = Field(64, gt=0, description="Photographs taken (the first by name) or drawn.")
     preset: Preset = Field("official", description="Of the trainings that the bank is for: their encoding differs.")

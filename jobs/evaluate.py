@@ -93,7 +93,7 @@ def main() -> ExitCode:
                     write_report(job, result)
         finally:
             record.counts.update(tally.counts())
-        if flags.to_catalog:
+        if not flags.leave_catalog:
             _to_catalog(job, result, record)
     console.print(_figures(job, result))
     done, rejected, failed = (record.counts[status] for status in ("done", "rejected", "failed"))

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from catalog.manifest import Manifest
+from catalog.output_names import PACKED
 from catalog.store import UnknownStyle
 from cluster.commandline.cli import ExitCode, parse_flags, run_job
 from cluster.runtime.lease import LeaseHeld, LeaseLost
@@ -17,6 +18,7 @@ from jobs.streaming.decoding import Decode
 from jobs.streaming.exclusive import exclusive
 from jobs.streaming.failures import RunStopped
 from jobs.streaming.listing import in_words
+from jobs.streaming.packing import swept
 from jobs.streaming.planning import Plan, Tally
 from jobs.streaming.recording import Record
 from jobs.streaming.run import Stages, run
@@ -35,9 +37,17 @@ def stages(job: StylizeJob, run_id: str, before_commit: Callable[[], None] = lam
             variants=job.variants,
             encode=flags.encode(job.base_location, flags.precision),
             stylize=Stylize(flags.config(), flags.text_config()),
-            write=Write(job.output, job.source, flags.max_pixels, flags.output_config()),
+            write=Write(
+                job.output,
+                job.source,
+                flags.max_pixels,
+                flags.output_config(),
+                hashed=flags.output_folders == "hashed",
+                packed=flags.pack is not None,
+            ),
             scores=flags.scores,
             keep=flags.keep(),
+            pack=flags.packing(job.output, run_id),
         ),
         worker=Stylizer,
         record=Record(
@@ -64,7 +74,7 @@ def describe(job: StylizeJob) -> Table:
         "method": ", ".join(f"{name}={value}" for name, value in flags.config()),
         "text method": ", ".join(f"{name}={value}" for name, value in flags.text_config()) if flags.text else "",
         "pictures": ", ".join(f"{name}={value}" for name, value in flags.output_config().described().items()),
-        "output": f"{job.output.uri}/images, {job.output.uri}/manifest",
+        "output": f"{job.output.uri}/{PACKED if flags.pack else 'images'}, {job.output.uri}/manifest",
         "parameters": ", ".join(dict.fromkeys(variant.params_hash for variant in job.variants)),
         "warnings": "; ".join(job.warnings),
     }.items():
@@ -87,6 +97,7 @@ def main() -> ExitCode:
         try:
             with (
                 exclusive(job.output, Manifest(job.output), job.variants, record, flags.if_busy) as held,
+                swept(job.output, Manifest(job.output), record.run_id, job.labels if flags.pack else ()),
                 record.timed("stylize"),
             ):
                 run(stages(job, record.run_id, held.check), flags, tally)

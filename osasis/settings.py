@@ -473,4 +473,4 @@ class DensityConfig(_Settings):
 
     steps: DdimSteps = Field(20, description="Reverse DDIM steps from pure noise.")
     draws: int = Field(1, gt=0, description="Reconstructions a picture, over which the distance is averaged.")
-    seed: int = Field(0, description="Seed of the noise, which is drawn anew for each picture.")
+    seed: int = Field(0, description="Seed of the noise, which is drawn afresh for each picture.")

@@ -73,11 +73,11 @@ def measure_one(folder: str, count: int) -> None:
     left = sum(1 for _ in Plan(manifest, (variant,), False)(items, tally, unique=True))
     planning = time.process_time() - start - listing
     assert (left, tally.before.total()) == (0, count)
-    line = f"| {count:,} | {planning:.1f} | {count / planning:,.0f} | {before:.2f}, {peak():.2f} "
+    print(f"| {count:,} | {planning:.1f} | {count / planning:,.0f} | {before:.2f}, {peak():.2f} ", end="", flush=True)
     commits = [timed(lambda n=n: manifest.append(retried(n))) for n in range(COMMITS)]
     settling = timed(lambda: manifest.settle(["p"]))
-    line += f"| {settling:.1f}, {peak():.2f} | {median(commits):.2f}, {max(commits):.2f} "
-    print(line + f"| {timed(manifest.compact):.1f} |", flush=True)
+    print(f"| {settling:.1f}, {peak():.2f} | {median(commits):.2f}, {max(commits):.2f} ", end="")
+    print(f"| {timed(manifest.compact):.1f} |", flush=True)
 
 
 def retried(commit: int) -> list[dict[str, object]]:

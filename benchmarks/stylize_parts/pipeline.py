@@ -7,7 +7,7 @@ pixels and leaves tensors.
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,11 +36,10 @@ def clocks() -> Clocks:
     return time.process_time(), time.monotonic()
 
 
-def measure(pictures: int, say: Callable[[str], None]) -> None:
+def measure(pictures: int, qualities: Sequence[Quality], say: Callable[[str], None]) -> None:
     say(f"{pictures} photographs, the base mini64 alone, batches of {BATCH}")
     say("| quality | bare loop: processor, wall, s | whole path | rate of the path: processor, wall | between chunks |")
     say("|---|---|---|---|---|")
-    qualities: tuple[Quality, ...] = ("exact", "standard")
     for quality in qualities:
         with tempfile.TemporaryDirectory() as folder:
             inputs = Path(folder) / "in"

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.runtime.native_output import without_lines
 from cluster.runtime.signals import signals_held, stopped_by_signals
 from cluster.storage import Storage
 
@@ -37,9 +38,10 @@ _CHATTER = {
     "ray.train": logging.WARNING,
 }
 """Loggers with levels of their own, whose lines are of no use to who runs a job."""
-_NOT_FOR_USERS = re.compile("has constructor arguments in the object store|worker processes have been started on node")
-"""Lines of Ray's own processes, which come whatever ``log_to_driver`` is: Ray Data keeps the arguments of its actors in
-the object store, and may start them again; actors that wait for storage more than they compute take parts of a CPU."""
+_NOT_FOR_USERS = re.compile("worker processes have been started on node|has constructor arguments in the object store")
+"""Lines of the raylet, which come whatever ``log_to_driver`` is: actors that wait for storage more than they compute
+take parts of a CPU, so that there are more of them than Ray expects. And one of the driver's native code, about what
+Ray Data itself hands to its actors."""
 SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it (the name is literal) for the driver of a submitted job
 
 
@@ -85,7 +87,7 @@ def connect(num_cpus: int | None = None, *, shared: Sequence[Storage] = ()) -> I
     with _quiet_start():
         _join(address) if address else _start(num_cpus)
     try:
-        with stopped_by_signals():
+        with stopped_by_signals(), without_lines(_NOT_FOR_USERS):
             info = _info(started_here=not address)
             _check_shared(info, shared)
             yield info

@@ -83,7 +83,7 @@ def normalize_uri(uri: str | os.PathLike[str]) -> str:
     scheme, found, rest = text.partition("://")
     if not found:
         if not text or "\0" in text:
-            raise StorageRefused(f"{text!r} is no path: give a folder or s3://bucket/prefix")
+            raise StorageRefused(f"{text!r} is not a path: give a folder or s3://bucket/prefix")
         try:
             return os.path.abspath(os.path.expanduser(text))
         except FileNotFoundError:

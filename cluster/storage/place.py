@@ -155,7 +155,7 @@ class Storage:
         """
         uri = self.child_uri(name)
         if found := re.search(r"%[0-9A-Fa-f]{2}|[\x00-\x1f\x7f\\]|(?<!:)//", uri):
-            raise StorageRefused(f"{uri!r} cannot hold tables, for it contains {found[0]!r}: choose another name")
+            raise StorageRefused(f"{uri!r} cannot hold tables because it contains {found[0]!r}: choose another name")
         return uri
 
     def delta_options(self) -> dict[str, str]:

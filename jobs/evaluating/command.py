@@ -69,7 +69,7 @@ class ReportFlags(JobFlags):
     recipe: Uri | None = Field(
         None, description="YAML file with flags and the paper's figures, such as samples/paper/table-2.yaml."
     )
-    to_catalog: bool = Field(True, description="Write each style's figures into its catalog, where ours is measured.")
+    leave_catalog: bool = Field(False, description="Write no figures into the catalog.")
 
 
 class EvaluateFlags(  # type: ignore[misc]  # each has a model_config; the first counts

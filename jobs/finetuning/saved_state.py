@@ -37,7 +37,7 @@ def newest_state(run: Storage, say: _Say) -> dict[str, Any] | None:
             try:
                 state: dict[str, Any] = torch.load(local, map_location="cpu", weights_only=True)
             except Exception as error:  # torch raises one of many kinds, depending on where a file is cut
-                rest = "the one before is used" if i + 1 < len(names) else "the training begins anew"
+                rest = "the one before is used" if i + 1 < len(names) else "the training starts over"
                 say(f"{run.child_uri(name)}: damaged ({type(error).__name__}); {rest}")
             else:
                 return state

@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
+from catalog.pictures import read_picture
 from catalog.schema import StyleVersion
 from cluster.storage import Storage
 from osasis.image import FitTransform, decode_image, encode_image
@@ -147,7 +148,7 @@ def read_gallery(rows: list[dict[str, Any]], versions: list[StyleVersion]) -> Ga
         uri = row["input_uri"]
         if any(row.get(score) is not None for score in SCORES):
             scores[row["style_id"], int(row["version"])][uri] = row
-        column[uri] = decode_image(Storage.open(row["output_uri"]).read_bytes())
+        column[uri] = decode_image(read_picture(row))
         if uri not in photos:
             photos[uri] = _as_stylized(decode_image(Storage.open(uri).read_bytes()), row["transform"], column[uri])
     columns = [

@@ -5,9 +5,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from catalog.errors import CatalogUsageError
 from catalog.filters import Condition
@@ -22,6 +22,7 @@ from cluster.storage import Storage, StorageError
 from jobs.shared.bases import DEFAULT_BASE, describe_base
 from jobs.streaming.flags import StreamFlags, reached
 from jobs.streaming.listing import Source, open_source
+from jobs.streaming.packing import Pack, PackFormat
 from jobs.streaming.rows import SCORES
 from jobs.streaming.structure import KeepStructure
 from jobs.streaming.variants import Variant
@@ -89,11 +90,34 @@ class StructureFlags(JobFlags):
     )
 
 
+class LayoutFlags(JobFlags):
+    """How many files pictures become, in which folders."""
+
+    pack: PackFormat | None = Field(
+        None,
+        description="Write shards of pictures instead of a file each: WebDataset (.tar) or Parquet with the bytes in a "
+        "column image.",
+    )
+    output_folders: Literal["input", "hashed"] = Field(
+        "input",
+        description="Folders of pictures. input: as those of the inputs; hashed: 65,536, for many millions of pictures "
+        "in few folders.",
+    )
+
+    @model_validator(mode="after")
+    def _packed_pictures_have_no_folders(self) -> Self:
+        if self.pack and self.output_folders == "hashed":
+            raise ValueError("output_folders is of pictures in files of their own: leave it out with --pack")
+        return self
+
+
 class TextFlags(TextConfig):
     text: list[str] = Field([], description="Prompts, such as smiling; each makes pictures of its own.")
 
 
-class StylizeFlags(StylesFlags, StreamFlags, ScoreFlags, StructureFlags, PictureConfig, StylizeConfig, TextFlags):  # type: ignore[misc]  # each has a model_config; the first counts
+class StylizeFlags(  # type: ignore[misc]  # each has a model_config; the first counts
+    StylesFlags, StreamFlags, ScoreFlags, StructureFlags, LayoutFlags, PictureConfig, StylizeConfig, TextFlags
+):
     """Stylize every picture of --input in every style of --styles, as pictures and a manifest under --output.
 
     Running the same command again does only what is missing. Exit code 3 counts what earlier runs rejected or failed,
@@ -120,6 +144,10 @@ class StylizeFlags(StylesFlags, StreamFlags, ScoreFlags, StructureFlags, Picture
         place = self.keep_structure
         return KeepStructure(Storage.open(place), self.fit, self.decoder) if place else None
 
+    def packing(self, output: Storage, run_id: str) -> Pack | None:
+        """How shards are written, where they are."""
+        return Pack(output, self.pack, self.format, run_id) if self.pack else None
+
     def text_config(self) -> TextConfig:
         """The part of text-driven manipulation."""
         return TextConfig(**self.model_dump(include=set(TextConfig.model_fields)))
@@ -140,6 +168,10 @@ class StylizeJob:
     image_size: int
     variants: tuple[Variant, ...]
     warnings: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(variant.label for variant in self.variants)
 
 
 def resolve(flags: StylizeFlags) -> StylizeJob:

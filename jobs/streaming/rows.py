@@ -50,6 +50,8 @@ OUTCOME = pa.struct(
         ("variant", pa.string()),
         ("output_uri", pa.string()),
         ("output_sha256", pa.string()),
+        ("output_offset", pa.int64()),
+        ("output_bytes", pa.int64()),
         ("seconds", pa.float64()),
     ]
 )  # fmt: skip

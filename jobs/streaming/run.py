@@ -65,7 +65,7 @@ def run(stages: Stages, flags: Pool, tally: Tally, execute: Executes | None = No
             ProgressLine() as line,
         ):
             styles = len({variant.style for variant in stages.plan.variants})
-            held = 0 if stages.list.in_blocks else stages.worker.styles_held
+            held = 0 if stages.list.in_blocks or stages.task.in_shards else stages.worker.styles_held
             most = chunk_inputs(styles, held, flags.batch_size, stages.decode.size)
             try:
                 for worker, outcomes in execution.run(chunks(chain([first], work), most, execution.workers)):

@@ -20,6 +20,7 @@ from cluster.storage import Storage
 from cluster.storage.cache import fetch
 from jobs.streaming.encoding import Batch
 from jobs.streaming.ledger import Ledger
+from jobs.streaming.packing import Bundle, Pack
 from jobs.streaming.rows import Row
 from jobs.streaming.scoring import Scorer
 from jobs.streaming.structure import KeepStructure, KeptStructure
@@ -56,10 +57,15 @@ class StylizerTask(Task):
     write: Write
     scores: bool = False
     keep: KeepStructure | None = None
+    pack: Pack | None = None
 
     @property
     def written(self) -> tuple[Storage, ...]:
         return (self.write.output, *([self.keep.place] if self.keep else []))
+
+    @property
+    def in_shards(self) -> bool:
+        return self.pack is not None and self.write.settings.size == "base"
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,9 @@ class Stylizer(Worker[StylizerTask]):
             scores = self.scorer(variant, style.config.fit, photos, pictures)
         painted = [Painted(part, style.header.texture, score) for part, score in zip(pixels, scores, strict=True)]
         return [part if good else unusable for part, good in zip(painted, finite.tolist(), strict=True)]
+
+    def bundle(self) -> Bundle:
+        return Bundle(self.task.pack)
 
     def keep(self, variant: Variant, row: Row, result: Any) -> Row:
         if self.structure:

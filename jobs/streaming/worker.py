@@ -22,6 +22,7 @@ from jobs.streaming.decoding import WORKER_DIED
 from jobs.streaming.encoding import Batch, Encode
 from jobs.streaming.failures import Action, Fault, RunStopped, action, fault_of, together
 from jobs.streaming.ledger import Ledger
+from jobs.streaming.packing import Bundle
 from jobs.streaming.rows import Row, finished_schema, one_row
 from jobs.streaming.spent import Clock
 from jobs.streaming.variants import Variant
@@ -46,6 +47,11 @@ class Task:
     def written(self) -> tuple[Storage, ...]:
         """Storage that workers write to, which every node must see."""
         return ()
+
+    @property
+    def in_shards(self) -> bool:
+        """Whether what comes of a chunk is stored together, so that large chunks are better."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -119,6 +125,10 @@ class Worker(Generic[T]):
         """What an outcome says of a result, once that is durable. Runs in a thread."""
         raise NotImplementedError
 
+    def bundle(self) -> Bundle:
+        """What gathers the outcomes of a chunk before they are told."""
+        return Bundle(None)
+
     def end_process(self) -> NoReturn:
         """Leave, to be started anew."""
         os._exit(1)
@@ -130,6 +140,7 @@ class Worker(Generic[T]):
         dead = self._deadly(unit, batches) if alone else set()
         wanted = [v for v in self.task.variants if any(v.label in row["missing"] for b in batches for row in b.rows)]
         writing: deque[_Writing] = deque()
+        bundle = self.bundle()
         for variant, following in zip_longest(wanted, wanted[1:]):
             self._guarded(unit, variant, following)
             self.clock.lap("styles")
@@ -138,9 +149,10 @@ class Worker(Generic[T]):
                     writing.append(self._batch(unit, variant, batch, dead))
                     self.clock.lap("computing")
                 if len(writing) > BATCHES_WRITING:
-                    yield self._written(writing.popleft())
+                    yield from bundle.add(writing[0].variant.label, self._written(writing.popleft()))
         while writing:
-            yield self._written(writing.popleft())
+            yield from bundle.add(writing[0].variant.label, self._written(writing.popleft()))
+        yield from bundle.rest()
 
     def _kinds(self) -> int:
         """Kinds of codes that a picture may have."""

@@ -47,6 +47,10 @@ class Write:
     source: Source
     max_pixels: int
     settings: PictureConfig
+    hashed: bool = False
+    """Whether pictures are spread over folders named by a hash."""
+    packed: bool = False
+    """Whether pictures are handed on as ``data``, for a shard, instead of being written."""
 
     def __call__(self, label: str, row: Row, pixels: npt.NDArray[np.uint8], texture: Texture = ()) -> Row:
         """Where the picture of a row of PICTURE in the variant ``label`` is, and its sha256."""
@@ -57,9 +61,12 @@ class Write:
             with _room.held(row["width"] * row["height"]):
                 whole = self._full_size(row, pixels, texture)
                 data = encode_image(whole, settings.format, settings.file_quality)
-        name = picture_name(label, row["key"], EXTENSIONS[settings.format])
+        digest = hashlib.sha256(data).hexdigest()
+        if self.packed:
+            return {"data": data, "output_sha256": digest}
+        name = picture_name(label, row["key"], EXTENSIONS[settings.format], hashed=self.hashed)
         self.output.write_bytes(name, data)
-        return {"output_uri": self.output.child_uri(name), "output_sha256": hashlib.sha256(data).hexdigest()}
+        return {"output_uri": self.output.child_uri(name), "output_sha256": digest}
 
     def _full_size(self, row: Row, pixels: npt.NDArray[np.uint8], texture: Texture) -> Image.Image:
         try:

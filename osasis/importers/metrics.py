@@ -58,10 +58,10 @@ def read_dino(path: Path) -> tuple[VitConfig, dict[str, Tensor]]:
     weights = {re.sub(r"^(module\.|backbone\.)+", "", k): v for k, v in named.items() if "head." not in k}
     stem = weights.get("patch_embed.proj.weight")
     if stem is None or stem.ndim != 4:
-        raise ForeignFile(f"{path} is no vision transformer: patch_embed.proj.weight is missing")
+        raise ForeignFile(f"{path} is not a vision transformer: patch_embed.proj.weight is missing")
     depth = 1 + max((int(m[1]) for k in weights if (m := re.match(r"blocks\.(\d+)\.", k))), default=-1)
     if depth == 0 or stem.shape[0] % 64:
-        raise ForeignFile(f"{path} is no vision transformer of DINO's: {depth} blocks, width {stem.shape[0]}")
+        raise ForeignFile(f"{path} is not a vision transformer of DINO's: {depth} blocks, width {stem.shape[0]}")
     config = VitConfig(width=stem.shape[0], depth=depth, patch=stem.shape[-1])
     weights = {f"network.{k}": v for k, v in weights.items()}
     with torch.device("meta"):
@@ -83,7 +83,7 @@ def read_lite(path: Path) -> tuple[LiteName, dict[str, Tensor]]:
             continue
         if lite_name(weights) == name:
             return name, weights
-    raise ForeignFile(f"{path} is no EfficientNet-Lite 0, 1 or 2")
+    raise ForeignFile(f"{path} is not EfficientNet-Lite 0, 1 or 2")
 
 
 def read_arcface(path: Path) -> bytes:

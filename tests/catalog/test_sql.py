@@ -4,12 +4,14 @@ import json
 import os
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from catalog.__main__ import main
 from catalog.errors import CatalogUsageError
+from catalog.manifest import SCHEMA, Manifest
 from catalog.store import StyleCatalog
 from cluster.storage import Storage
 from tests.support.styles import new_style
@@ -142,3 +144,37 @@ def test_the_command(catalog: StyleCatalog, capsys: pytest.CaptureFixture[str]) 
     assert json.loads(said.out) == [{"style_id": "monet", "version": 2}]
     assert "only the first 1" in said.err
     assert main(["sql", "drop table events", "--storage", uri]) == 2
+
+
+def test_the_newest_row_of_each_pair_of_a_manifest_counts(
+    catalog: StyleCatalog, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = Storage.open(tmp_path / "out")
+    query = "select input_uri, status, run_id, structure from pictures order by input_uri"
+    assert catalog.sql(query, output=output).rows == []
+
+    def row(uri: str, status: str, run_id: str) -> dict[str, object]:
+        pair = {"input_uri": uri, "style_id": "monet", "version": 3, "params_hash": "p"}
+        return pair | {"status": status, "run_id": run_id}
+
+    before = pa.schema([field for field in SCHEMA if field.name != "structure"])
+    former = [row("a", "failed", "1"), row("b", "failed", "1"), row("c", "done", "1"), row("d", "failed", "1")]
+    Manifest(output, schema=before).append(former)
+    assert catalog.sql(query, output=output).rows[2] == {
+        "input_uri": "c", "status": "done", "run_id": "1", "structure": None
+    }  # fmt: skip
+    Manifest(output).append([row("a", "done", "2"), row("b", "failed", "2")])
+    assert [(r["input_uri"], r["status"], r["run_id"]) for r in catalog.sql(query, output=output).rows] == [
+        ("a", "done", "2"), ("b", "failed", "2"), ("c", "done", "1"), ("d", "failed", "1")
+    ]  # fmt: skip
+    joined = "select tags, count(*) n from pictures join styles using (style_id, version) group by all"
+    assert catalog.sql(joined, output=output).rows == [{"tags": ["calm"], "n": 4}]
+    assert catalog.sql("select * from all_pictures", output=output).columns == SCHEMA.names
+    own = (
+        "select count(*) n from (from all_pictures qualify row_number() over (partition by input_uri, style_id, "
+        "version, params_hash order by status = 'failed', run_id desc) = 1)"
+    )
+    assert catalog.sql(own, output=output).rows == [{"n": 4}]
+    argv = ["sql", "select count(*) n from pictures", "--output", output.uri, "--storage", catalog.storage.uri]
+    assert main([*argv, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [{"n": 4}]

@@ -4,6 +4,7 @@ import json
 import threading
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
@@ -15,7 +16,7 @@ from catalog.delta import EVENTS
 from catalog.errors import CatalogUsageError, NewerCatalog
 from catalog.schema import StyleVersion
 from catalog.store import TABLE, StyleCatalog
-from catalog.tables import Log
+from catalog.tables import Log, _pause
 from catalog.view import Question
 from cluster.storage import Storage
 from tests.support.styles import names, new_style
@@ -176,3 +177,9 @@ def test_columns_of_a_later_version_are_left_alone(tmp_path: Path) -> None:
     assert json.loads(json.dumps(catalog.sql("select colour from styles order by version").rows)) == [
         {"colour": None}, {"colour": "red"}, {"colour": None},
     ]  # fmt: skip
+
+
+def test_who_has_lost_a_commit_often_pauses_less() -> None:
+    """Else those who have just begun would come first for ever."""
+    longest = {lost: max(_pause(SimpleNamespace(attempt_number=lost)) for _ in range(20)) for lost in (1, 10, 100)}  # type: ignore[arg-type]
+    assert all(seconds <= 0.5 / lost for lost, seconds in longest.items())

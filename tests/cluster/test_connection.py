@@ -39,13 +39,12 @@ def test_a_connected_ray_is_used_and_left(ray_cluster: None) -> None:
     assert ray.is_initialized()
 
 
-def test_what_ray_says_and_nobody_can_act_on_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_the_raylet_says_and_nobody_can_act_on_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
     from ray._private.worker import print_to_stdstream
 
     with connection._quiet_start():
         pass
     for line in (
-        "Actor with class name: 'MapWorker' and ID: '1' has constructor arguments in the object store and more.",
         "WARNING: 8 PYTHON worker processes have been started on node: 1 with address: 127.0.0.1.",
         "a worker ran out of memory",
     ):

@@ -138,7 +138,7 @@ def test_a_bundles_archive_cannot_leave_its_folder(kind: str, tmp_path: Path) ->
 def test_a_table_of_other_columns_is_refused_in_a_sentence(tmp_path: Path) -> None:
     output = Storage.open(tmp_path)
     write_deltalake(tmp_path / "manifest", pa.table({"something": [1]}))
-    with pytest.raises(DamagedTable, match=r"/manifest: is another table, for it has no column input_uri"):
+    with pytest.raises(DamagedTable, match=r"/manifest: is a different table: it has no column input_uri"):
         Manifest(output).rows()
     other = SCHEMA.set(SCHEMA.get_field_index("version"), pa.field("version", pa.string()))
     write_deltalake(tmp_path / "other", pa.Table.from_pylist([{"input_uri": "x", "version": "1"}], schema=other))

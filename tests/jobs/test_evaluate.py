@@ -42,8 +42,13 @@ FAST = {"encode_steps": 10, "decode_steps": 5, "batch_size": 2, "workers": 1}
 
 @pytest.fixture
 def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
-    """Two styles with references, photographs of which one is broken, another method's pictures of all but one."""
+    """A case that needs no Ray."""
     without_cluster(monkeypatch)
+    return make_case(tmp_path)
+
+
+def make_case(tmp_path: Path) -> Case:
+    """Two styles with references, photographs of which one is broken, another method's pictures of all but one."""
     root = Storage.open(tmp_path / "root")
     made = Case.make(root, tmp_path, styles=0)
     for i in range(2):

@@ -63,7 +63,7 @@ def test_pictures_of_styles_that_left_are_removed_and_nothing_else(tmp_path: Pat
         (b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", "no picture of a known kind"),
         (sheet()[:-60], "truncated"),
         (bomb(), "pixels"),
-        (reference(), "no preview of 8 portraits"),
+        (reference(), "not a preview of 8 portraits"),
     ],
 )
 def test_a_picture_that_cannot_be_shown_is_reported(tmp_path: Path, content: bytes | None, reason: str) -> None:

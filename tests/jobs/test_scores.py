@@ -57,7 +57,7 @@ def test_without_scores_nothing_is_scored(tmp_path: Path) -> None:
         ("structure<0.6", "needs --scores"),
         ("structure", "cannot read the condition"),
         ("loss>3", "rows are marked by structure, style"),
-        ("width<wide", "is no number"),
+        ("width<wide", "is not a number"),
     ],
 )
 def test_conditions_are_checked_before_work_starts(tmp_path: Path, flag: str, said: str) -> None:

@@ -40,7 +40,7 @@ def test_a_damaged_state_gives_way_to_the_one_before_and_at_last_to_a_new_beginn
     assert "the one before is used" in said[0]
     run.write_bytes("state-00000001.pt", _state(1)[:-30])
     assert newest_state(run, said.append) is None
-    assert "begins anew" in said[-1]
+    assert "starts over" in said[-1]
 
 
 def test_states_are_saved_beside_the_training_and_two_are_kept(storage: Storage) -> None:

@@ -104,7 +104,7 @@ def test_the_base_alone(folder: Path) -> None:
 
 
 def test_bad_calls(pipeline: StylePipeline, folder: Path) -> None:
-    with pytest.raises(TypeError, match="unknown settings lambda_spm; there are decode_steps"):
+    with pytest.raises(TypeError, match="unknown settings lambda_spm; there are color_match, decode_steps"):
         pipeline(picture(20, 20), lambda_spm=1)
     with pytest.raises(TypeError, match="PIL"):
         pipeline(["photo.jpg"])

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from catalog.manifest import Manifest
+from catalog.pictures import read_picture, shard_of
 from catalog.schema import NewStyle
 from catalog.store import StyleCatalog
 from cluster.storage import Storage
 from jobs.streaming.command import StylizeFlags, resolve
+from jobs.streaming.packing import swept
 from jobs.streaming.planning import Tally
 from jobs.streaming.run import Executes, run
 from jobs.streaming.stylizing import Stylizer
@@ -72,7 +74,9 @@ class Case:
         """The job in this process."""
         tally = Tally()
         job = resolve(StylizeFlags(**(self.flags | flags)))
-        run(replace(stages(job, f"run-{next(_RUNS)}"), worker=worker), job.flags, tally, execute)
+        run_id = f"run-{next(_RUNS)}"
+        with swept(job.output, Manifest(job.output), run_id, job.labels if job.flags.pack else ()):
+            run(replace(stages(job, run_id), worker=worker), job.flags, tally, execute)
         return tally
 
     def argv(self, **flags: Any) -> list[str]:
@@ -99,12 +103,13 @@ class Case:
         rows = self.rows()
         pairs = Counter((row["input_uri"], row["style_id"], row["version"], row["params_hash"]) for row in rows)
         assert not [pair for pair, count in pairs.items() if count > 1]
-        done = {row["output_uri"]: row["output_sha256"] for row in rows if row["status"] == "done"}
-        images = self.root.child("out", "images")
-        assert {images.child_uri(name) for name in images.list_files()} == set(done)
-        for uri, digest in done.items():
-            data = Storage.open(uri).read_bytes()
-            assert hashlib.sha256(data).hexdigest() == digest
+        done = {row["output_uri"]: row for row in rows if row["status"] == "done"}
+        output = self.root.child("out")
+        files = [f"{folder}/{name}" for folder in ("images", "packed") for name in output.list_files(folder)]
+        assert {output.child_uri(name) for name in files} == {shard_of(uri) for uri in done}
+        for row in done.values():
+            data = read_picture(row)
+            assert hashlib.sha256(data).hexdigest() == row["output_sha256"]
             assert decode_image(data).size == (SIZE, SIZE)
         if self.root.is_local and not killed:
             assert not list(Path(self.root.uri).rglob(".osasis-tmp-*"))

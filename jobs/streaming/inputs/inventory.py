@@ -47,7 +47,7 @@ class InventorySource(Alone):
             files = tuple(Storage(place.child_uri(file["key"])) for file in about["files"])
             columns = tuple(_plain(name) for name in about["fileSchema"].split(",")) if kind == "CSV" else ()
         except (ValueError, LookupError, TypeError, AttributeError, StorageError) as error:
-            said = f"{manifest} is no manifest.json of an S3 Inventory: {type(error).__name__}: {error}"
+            said = f"{manifest} is not a manifest.json of an S3 Inventory: {type(error).__name__}: {error}"
             raise ConfigError(Problem("--input", said)) from None
         if kind not in ("CSV", "Parquet"):
             raise ConfigError(Problem("--input", f"{manifest}: an inventory in {kind}", "set it to Parquet or CSV"))

@@ -92,7 +92,7 @@ class TableSource:
             case _:
                 first = json.loads(next(self._lines(), b"{}"))
                 if not isinstance(first, dict):
-                    raise ValueError("its first line is no JSON object")
+                    raise ValueError("its first line is not a JSON object")
                 return [*first]
 
     def _opened(self) -> Any:
@@ -122,7 +122,7 @@ class TableSource:
             value = json.loads(line)[self.column]
         except (ValueError, TypeError, LookupError, RecursionError) as error:
             missing = isinstance(error, KeyError)
-            why = f"has no {self.column}" if missing else f"is no JSON object of less than {_LONGEST_LINE} bytes"
+            why = f"has no {self.column}" if missing else f"is not a JSON object of less than {_LONGEST_LINE} bytes"
             return Named(f"row={number}", None, f"row {number} {why}")
         if not isinstance(value, str | int) or isinstance(value, bool):
             return Named(f"row={number}", None, f"row {number} {'is empty' if value is None else 'holds no text'}")

@@ -109,7 +109,7 @@ def _why_none(member: tarfile.TarInfo, name: str, wanted: frozenset[str]) -> str
     if member.isdir():
         return "folders in shards"
     if not member.isreg() or member.issparse():
-        return "members of shards that are no plain files"
+        return "members of shards that are not plain files"
     reason = why_none(name, wanted)
     return reason and (reason if reason == "hidden" else f"{suffix_of(name) or 'unnamed'} members of shards")
 
