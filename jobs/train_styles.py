@@ -90,7 +90,7 @@ def _train(
                 for outcome in report.outcomes:
                     _end(styles[outcome.style_id], outcome.error, catalog, record)
                     if outcome.error is None:
-                        measured.add(styles[outcome.style_id].config, outcome.seconds)
+                        measured.add(outcome.seconds, outcome.iterations)
         fleet.close()
         record.metrics |= measured.metrics(fleet.usage)
 

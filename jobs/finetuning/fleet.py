@@ -67,6 +67,7 @@ def _train_styles(config: dict[str, Any]) -> None:
 class _Worker:
     name: str
     node: str
+    actor: Any
 
 
 class Fleet:
@@ -89,6 +90,7 @@ class Fleet:
         self._strikes: Counter[str] = Counter()
         self._usages: dict[str, Usage] = {}
         self._error = ""
+        self._without_nodes = False
 
     def tend(self, wanted: int) -> None:
         """Look after workers that ended, and start new ones where there is room, until there are ``wanted``."""
@@ -98,6 +100,7 @@ class Fleet:
         nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
         nodes = {node: has for node, has in nodes.items() if fitting(self._resources, has)}
         self._look_after(ended, nodes)
+        self._tell_of(nodes)
         leaving = ray._private.state.state.get_draining_nodes()  # as Ray Train's own watcher asks
         usable = [node for node in nodes if self._strikes[node] < _STRIKES and node not in leaving]
         while len(self._workers) < wanted:
@@ -136,9 +139,9 @@ class Fleet:
         if node not in self._actors:
             here = NodeAffinitySchedulingStrategy(node, soft=False)
             self._actors[node] = NodeActor.options(scheduling_strategy=here, max_concurrency=most).remote()  # type: ignore[attr-defined]
-        worker = _Worker(f"worker-{next(self._numbers)}", node)
+        worker = _Worker(f"worker-{next(self._numbers)}", node, self._actors[node])
         resources = share(self._resources, self._usage(node))
-        reference = self._actors[node].run.remote(worker.name, self._config, resources, self._max_failures)
+        reference = worker.actor.run.remote(worker.name, self._config, resources, self._max_failures)
         self._workers[reference] = worker
 
     def _look_after(self, ended: Iterable[Any], nodes: Container[str]) -> None:
@@ -147,11 +150,19 @@ class Fleet:
             try:
                 ray.get(reference)
             except (TrainingFailedError, ray.exceptions.RayError) as error:
-                if isinstance(error, ray.exceptions.RayActorError):
-                    self._actors.pop(worker.node, None)
+                actor_died = isinstance(error, ray.exceptions.RayActorError)
+                first_of_actor = self._actors.get(worker.node) is worker.actor
+                if actor_died and first_of_actor:
+                    del self._actors[worker.node]
                 if worker.node not in nodes:
                     ray.get(self._queue.give_back.remote(worker.name))
                     continue
-                self._strikes[worker.node] += 1
-                self._error = str(error).strip().splitlines()[-1]
+                if first_of_actor or not actor_died:  # all workers of an actor end with it: one strike
+                    self._strikes[worker.node] += 1
+                self._error = (str(error).strip() or repr(error)).splitlines()[-1]
                 ray.get(self._queue.failed.remote(worker.name, "its worker died"))
+
+    def _tell_of(self, nodes: Container[str]) -> None:
+        if not nodes and not self._without_nodes:
+            self._queue.note.remote(f"no node has {self._resources}; the styles wait for one")
+        self._without_nodes = not nodes

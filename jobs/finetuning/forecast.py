@@ -18,16 +18,18 @@ _NO_MATTER = ("iterations", "seed", "learning_rate", "spn_learning_rate", "rate_
 
 @dataclass
 class Measured:
-    """Collects what a run's styles took."""
+    """Collects what a run's styles took; of one that was resumed, the last part."""
 
     seconds: float = 0.0
     iterations: int = 0
     styles: int = 0
 
-    def add(self, config: TrainConfig, seconds: float) -> None:
-        self.seconds += seconds
-        self.iterations += config.iterations
-        self.styles += 1
+    def add(self, seconds: float, iterations: int) -> None:
+        """``iterations``: 0 for a style that another job trained."""
+        if iterations:
+            self.seconds += seconds
+            self.iterations += iterations
+            self.styles += 1
 
     def metrics(self, usage: Usage | None) -> dict[str, float]:
         """For the run's record: worker seconds, and the most memory that a worker took, in GiB."""

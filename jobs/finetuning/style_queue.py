@@ -17,11 +17,15 @@ from jobs.finetuning.plan import StylePlan
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one style's training ended; ``error`` is None where it came to its end, after ``seconds`` of a worker."""
+    """How one style's training ended; ``error`` is None where it came to its end.
+
+    ``seconds`` of the last worker, which did ``iterations`` of it.
+    """
 
     style_id: str
     error: str | None
     seconds: float = 0.0
+    iterations: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,10 +75,10 @@ class StyleQueue:
         self._begun.add(style_id)
         return Task(self._plans[style_id], again)
 
-    def ended(self, worker: str, error: str | None = None, seconds: float = 0.0) -> None:
-        """The worker's style is trained, or fails however often it is tried."""
+    def ended(self, worker: str, error: str | None = None, seconds: float = 0.0, iterations: int = 0) -> None:
+        """The worker's style, if it still is its own, is trained, or fails however often it is tried."""
         self._news.ended_by.add(worker)
-        self._close(worker, error, seconds)
+        self._close(worker, error, seconds, iterations)
 
     def failed(self, worker: str, error: str) -> None:
         """The worker's style, if it has one, failed this time."""
@@ -114,8 +118,9 @@ class StyleQueue:
         news.unfinished = len(self._waiting) + len(self._running)
         return news
 
-    def _close(self, worker: str, error: str | None, seconds: float = 0.0) -> None:
-        self._news.outcomes.append(Outcome(self._running.pop(worker), error, seconds))
+    def _close(self, worker: str, error: str | None, seconds: float = 0.0, iterations: int = 0) -> None:
+        if style_id := self._running.pop(worker, None):
+            self._news.outcomes.append(Outcome(style_id, error, seconds, iterations))
 
 
 QueueActor = ray.remote(num_cpus=0, max_restarts=0)(StyleQueue)

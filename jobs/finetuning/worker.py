@@ -81,7 +81,7 @@ def train_styles(config: dict[str, Any]) -> None:
     while not leaves() and (task := ray.get(queue.take.remote(name))):
         started = time.monotonic()
         try:
-            train_style(task, contents, settings, Reports(queue, name, str(device), leaves))
+            done = train_style(task, contents, settings, Reports(queue, name, str(device), leaves))
         except Leaving:
             ray.get(queue.give_back.remote(name))
             return
@@ -94,7 +94,7 @@ def train_styles(config: dict[str, Any]) -> None:
             raise
         else:
             ray.get(queue.used.remote(name, _usage(device)))
-            ray.get(queue.ended.remote(name, None, time.monotonic() - started))
+            ray.get(queue.ended.remote(name, None, time.monotonic() - started, done))
         gc.collect()  # a training's graph holds cycles
 
 
@@ -137,8 +137,8 @@ class Contents:
         return training_content(self.base, config, torch.cat([read(uri) for uri in uris]) if uris else None)
 
 
-def train_style(task: Task, contents: Contents, settings: WorkerSettings, reports: Reports) -> None:
-    """Train a style to its files in storage, unless another job does or did.
+def train_style(task: Task, contents: Contents, settings: WorkerSettings, reports: Reports) -> int:
+    """Train a style to its files in storage, unless another job does or did; iterations that it took here.
 
     Raises:
         LeaseHeld: another job trains it.
@@ -153,7 +153,7 @@ def train_style(task: Task, contents: Contents, settings: WorkerSettings, report
         wait=settings.wait or task.again, on_wait=lambda holder: reports.note(f"{plan.style_id} waits for {holder}"),
     ) as held:  # fmt: skip
         if plan.folder.finished()[0]:  # by the job that was waited for
-            return
+            return 0
         run = states_of(settings.storage, plan.run_name)
 
         def say(text: str) -> None:
@@ -161,10 +161,11 @@ def train_style(task: Task, contents: Contents, settings: WorkerSettings, report
 
         saver = StateSaver(run, settings.checkpoint_every_s, say)
         try:
-            _train(plan, contents, settings, reports, saver, newest_state(run, say), held.check)
+            done = _train(plan, contents, settings, reports, saver, newest_state(run, say), held.check)
         finally:
             saver.close()
         held.check()
+        return done
 
 
 def _train(
@@ -175,7 +176,8 @@ def _train(
     saver: StateSaver,
     state: dict[str, Any] | None,
     check_lease: Callable[[], None],
-) -> None:
+) -> int:
+    """Iterations that it took."""
     base = contents.base
     read = partial(read_image, size=base.image_size, mode=plan.config.fit)
     picture = decode_image(Storage.open(plan.image_uri).read_bytes())
@@ -191,7 +193,7 @@ def _train(
         texture=texture_of(picture, base.image_size, plan.config.fit),
     )
     seconds = state["seconds"] if state else 0.0
-    last = time.monotonic()
+    begun_at, last = training.iterations_done, time.monotonic()
     losses: dict[str, float] = {}
     for losses in training.run():
         done = training.iterations_done
@@ -207,6 +209,7 @@ def _train(
         reports.note(f"{plan.style_id}: {training.stopping.reason(training.iterations_done)}")
     whole = whole_reference(picture, base.image_size, plan.config.fit)
     _finish(training, plan, settings.run_id, losses, seconds, whole)
+    return training.iterations_done - begun_at
 
 
 def _node_leaves() -> Callable[[], bool]:

@@ -13,8 +13,9 @@ def test_what_styles_took_foretells_what_others_take(storage: Storage) -> None:
     assert forecast(storage, "mini64", [config]) is None
     measured = Measured()
     with run_record(storage, job="train_styles", config=settings(config, longer)) as record:
-        measured.add(config, 20.0)
-        measured.add(longer, 40.0)
+        measured.add(20.0, 10)
+        measured.add(40.0, 30)
+        measured.add(0.1, 0)
         record.metrics |= measured.metrics(Usage(3 * 2**30))
     with run_record(storage, job="train_styles", config=settings(config)):
         pass  # one that trained nothing

@@ -31,6 +31,7 @@ def test_each_style_goes_to_one_worker(queue: StyleQueue) -> None:
     assert report.outcomes == [Outcome("a", None), Outcome("b", "no such picture")]
     assert (report.ended_by, report.unfinished) == ({"x", "y"}, 1)
     queue.ended("x")
+    queue.ended("x")  # a worker that was thought to be dead
     assert queue.report().unfinished == 0
     assert queue.report().outcomes == []
 
