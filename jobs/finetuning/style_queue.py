@@ -8,11 +8,14 @@ failure.
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import ray
 
 from jobs.finetuning.admission import Usage
-from jobs.finetuning.plan import StylePlan
+
+if TYPE_CHECKING:  # whoever gets a handle of the queue loads this module: Ray Train's processes too, without torch
+    from jobs.finetuning.plan import StylePlan
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Outcome:
 class Task:
     """A style for a worker to train. ``again``: another worker of this job began it and may still seem to live."""
 
-    plan: StylePlan
+    plan: "StylePlan"
     again: bool
 
 
@@ -54,7 +57,7 @@ class Report:
 class StyleQueue:
     """Plans and names alone: no picture and no weight goes through it."""
 
-    def __init__(self, plans: Sequence[StylePlan], max_failures: int) -> None:
+    def __init__(self, plans: "Sequence[StylePlan]", max_failures: int) -> None:
         self._plans = {plan.style_id: plan for plan in plans}
         self._waiting = deque(self._plans)
         self._running: dict[str, str] = {}
