@@ -284,6 +284,7 @@ def _finish(
         tags=list(plan.tags),
         notes=plan.notes,
         license=plan.license,
+        started_from=[*training.started_from],
         run_id=run_id,
         train_seconds=round(seconds, 1),
         device=torch.cuda.get_device_name() if base.device.type == "cuda" else "cpu",
