@@ -32,9 +32,7 @@ from catalog.store import StyleCatalog
 from cluster.commandline.config_file import check, read_yaml
 from cluster.storage import Storage
 from jobs.finetuning.plan import make_plan
-from jobs.finetuning.style_queue import Task
 from jobs.finetuning.styles_file import StylesFile
-from jobs.finetuning.worker import Contents, Reports, WorkerSettings, train_style
 from jobs.shared.bases import open_base
 from tests.support.tiny import make_tiny_base
 
@@ -84,6 +82,9 @@ def make_styles(folder: Path, count: int, iterations: int) -> Path:
 
 def start_up(file: Path) -> None:
     """Seconds from taking a style to the end of its only iteration, and what that took; the first encodes contents."""
+    from jobs.finetuning.style_queue import Task  # with Ray, which reads the token as it is imported
+    from jobs.finetuning.worker import Contents, Reports, WorkerSettings, train_style
+
     torch.set_num_threads(1)
     read = read_yaml(file)
     plan = make_plan(check(read, StylesFile), read)

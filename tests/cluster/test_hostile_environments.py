@@ -389,6 +389,8 @@ def _(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @environment("a node that leaves as a job starts")
 def _(ray_cluster: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import ray
+
     there = ray.nodes()
     monkeypatch.setattr(ray, "nodes", lambda: [*there, there[0] | {"NodeID": "f" * 56}])
     info = ClusterInfo("here", started_here=False, cpus=4, gpus=0, nodes=2)
