@@ -392,7 +392,7 @@ def _(ray_cluster: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     import ray
 
     there = ray.nodes()
-    monkeypatch.setattr(ray, "nodes", lambda: [*there, there[0] | {"NodeID": "f" * 56}])
+    monkeypatch.setattr(ray, "nodes", lambda: [*there, there[0] | {"NodeID": "1" * 56}])
     info = ClusterInfo("here", started_here=False, cpus=4, gpus=0, nodes=2)
     connection._check_shared(info, [Storage.open(tmp_path)])
 
