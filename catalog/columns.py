@@ -87,6 +87,7 @@ STYLE_COLUMNS = {
     "software": _text(json=True),
     "clip_encoder": _text(),
     "probe_set": _text(sql="coalesce(previews.probe_set, {own})", events="previews"),
+    "started_from": Column("varchar[]"),
     "aliases": Column("varchar[]", stored=False, sql="coalesce(alias_lists.names, [])", events="alias_lists"),
     "status_at": Column("timestamp", stored=False, sql="states.status_at", events="states", compared=False),
     "latest": Column(

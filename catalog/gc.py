@@ -1,4 +1,4 @@
-"""Freeing the files of versions deleted long ago, and of trainings that never became versions.
+"""Freeing the files of versions deleted long ago, and of trainings that never became versions or were never ended.
 
 Order makes it safe to be killed: a version is first marked ``purging``, which only the deleted can become and which
 cannot be restored; then its files go; then it is ``purged``. The next run goes on where one was stopped.
@@ -12,7 +12,7 @@ from typing import Any
 from catalog.changes import Changes
 from catalog.errors import CatalogUsageError
 from catalog.located import inside
-from catalog.style_folder import FOLDER, RESULT, URIS, folder_of, owned, stored
+from catalog.style_folder import RESULT, URIS, folder_of, owned, stored
 from catalog.tables import Tables
 from catalog.view import Question, VersionKey, View
 from cluster.storage import FileInfo, Storage
@@ -23,7 +23,7 @@ ORPHAN_GUARD = timedelta(days=1)
 
 @dataclass
 class GcReport:
-    """What was freed, or would be. Bytes are those listed below ``checkpoints`` before and after."""
+    """What was freed, or would be. Bytes are those of checkpoints and of unfinished trainings before and after."""
 
     versions: list[str] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
@@ -76,7 +76,7 @@ def collect(tables: Tables, older_than: timedelta, *, dry_run: bool = False, now
 
 
 def orphans(tables: Tables, before: datetime) -> list[str]:
-    """Folders below ``checkpoints`` that no version needs and nothing was written to since ``before``."""
+    """Folders of trainings, finished or not, that no version needs and nothing was written to since ``before``."""
     folders = stored(tables.storage)
     # The rows are read after the files: what was registered in between has its row.
     kept, names = owned(tables.storage, [row for row in _rows(tables) if row["status"] != "purged"])
@@ -137,4 +137,4 @@ def _newest(files: Sequence[FileInfo]) -> datetime:
 
 
 def _bytes(storage: Storage) -> int:
-    return sum(info.size for info in storage.walk(FOLDER))
+    return sum(info.size for files in stored(storage).values() for info in files)

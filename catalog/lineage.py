@@ -67,19 +67,26 @@ def style_lineage(catalog: StyleCatalog, style: StyleVersion) -> Lineage:
     """
     run = _run(catalog.storage, style.run_id)
     trained = style.train_config and (run is None or run["job"] == "train_styles")
+    # What is nearest changes with the catalog.
+    begun = {"start_from": ",".join(style.started_from) or "none"} if "start_from" in style.train_config else {}
     given = {
         "storage": catalog.storage.uri,
         "base": run["config"].get("base", style.base_name) if run else style.base_name,
         "id": style.style_id,
         "image": style.reference_uri,
         "preset": style.preset,
-        "train": style.train_config,
+        "train": style.train_config | begun,
     }
     return {
         "style": str(style),
-        "checkpoint": {"uri": style.checkpoint_uri, "sha256": style.checkpoint_sha256},
+        "checkpoint": {
+            "uri": style.checkpoint_uri,
+            "sha256": style.checkpoint_sha256,
+            "format": style.checkpoint_format,
+        },
         "base": {"name": style.base_name, "fingerprint": style.base_fingerprint},
         "reference": {"uri": style.reference_uri, "sha256": style.reference_sha256, "photo": style.photo_uri},
+        "started_from": style.started_from,
         "training": {"preset": style.preset, "seconds": style.train_seconds, "device": style.device}
         | style.train_config,
         "software": style.software,

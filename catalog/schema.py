@@ -47,6 +47,8 @@ class NewStyle(BaseModel):
     train_seconds: float = Field(ge=0)
     device: str
     software: dict[str, str] = Field(default_factory=dict)
+    started_from: list[str] = Field(default_factory=list, exclude_if=lambda names: not names)
+    """Versions that training began from, as ``id@version``; none: at the base."""
 
 
 Status = Literal["ready", "deleted", "purging", "purged"]
@@ -74,6 +76,7 @@ class StyleVersion(NewStyle):
         known = {name: value for name, value in row.items() if name in cls.model_fields}
         known |= {name: json.loads(known[name]) for name in _JSON_COLUMNS}
         known |= {"metrics": dict(row["metrics"] or ()), "tags": row["tags"] or [], "notes": row["notes"] or ""}
+        known |= {"started_from": row.get("started_from") or []}
         if known["created_at"].tzinfo is None:
             known["created_at"] = known["created_at"].replace(tzinfo=UTC)
         return cls(**known)

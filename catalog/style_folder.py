@@ -17,6 +17,8 @@ from catalog.schema import NewStyle
 from cluster.storage import FileInfo, Storage, StorageError
 
 FOLDER = "checkpoints"
+STATES = "train"
+"""Where a training that is under way keeps its states: one folder each, removed when the style is registered."""
 CHECKPOINT = "style.safetensors"
 REFERENCE, PHOTO, PREVIEW = "reference.png", "photo.png", "preview.png"
 RESULT = "result.json"
@@ -127,12 +129,15 @@ def owned(storage: Storage, rows: Iterable[Mapping[str, Any]]) -> tuple[set[str]
 
 
 def stored(storage: Storage) -> dict[str, list[FileInfo]]:
-    """Files below ``checkpoints`` by folder, named from the storage on; a file at another depth is its own folder."""
+    """Files below ``checkpoints`` and those of unfinished trainings, by folder, named from the storage on.
+
+    A file at another depth than a folder's is its own folder.
+    """
     found: dict[str, list[FileInfo]] = defaultdict(list)
-    for info in storage.walk(FOLDER):
-        name = f"{FOLDER}/{info.name}"
-        parts = name.split("/")
-        found["/".join(parts[:3]) if len(parts) >= 4 else name].append(
-            FileInfo(name, info.size, info.version, info.modified)
-        )
+    for top, depth in ((FOLDER, 3), (STATES, 2), (f"leases/{STATES}", 3)):
+        for info in storage.walk(top):
+            name = f"{top}/{info.name}"
+            parts = name.split("/")
+            folder = "/".join(parts[:depth]) if len(parts) > depth else name
+            found[folder].append(FileInfo(name, info.size, info.version, info.modified))
     return dict(found)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from catalog.delta import EVENTS, ROWS
 from catalog.gc import ORPHAN_GUARD, orphans
-from catalog.style_folder import URIS
+from catalog.style_folder import STATES, URIS
 from catalog.table_check import table_damage
 from catalog.tables import Tables
 from catalog.view import Question, VersionKey, View
@@ -53,7 +53,9 @@ def verify(
             yield from _look_at(row, quick)
     if pairs is None:
         for folder in orphans(tables, (now or datetime.now(UTC)) - ORPHAN_GUARD):
-            yield Finding("orphan", "", tables.storage.child_uri(folder), "no version needs it; gc frees it")
+            unfinished = folder.startswith(f"{STATES}/")
+            what = "states of a training that was not ended" if unfinished else "no version needs it"
+            yield Finding("orphan", "", tables.storage.child_uri(folder), f"{what}; gc frees it")
 
 
 _ANEW = (

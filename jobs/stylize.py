@@ -14,6 +14,8 @@ from cluster.commandline.cli import ExitCode, parse_flags, run_job
 from cluster.runtime.lease import LeaseHeld, LeaseLost
 from cluster.runtime.run_record import run_record
 from jobs.streaming.command import StylizeFlags, StylizeJob, resolve
+from jobs.streaming.costs import SECONDS_PER_PAIR, missing, seconds_per_pair
+from jobs.streaming.costs import in_words as in_cost
 from jobs.streaming.decoding import Decode
 from jobs.streaming.exclusive import exclusive
 from jobs.streaming.failures import RunStopped
@@ -63,8 +65,8 @@ def stages(job: StylizeJob, run_id: str, before_commit: Callable[[], None] = lam
     )
 
 
-def describe(job: StylizeJob) -> Table:
-    """The resolved command, for people."""
+def describe(job: StylizeJob, **more: str) -> Table:
+    """The resolved command, for people, with ``more`` that is known of it."""
     flags, table = job.flags, Table(show_header=False, box=None)
     for name, value in {
         "input": flags.input,
@@ -76,6 +78,7 @@ def describe(job: StylizeJob) -> Table:
         "text method": ", ".join(f"{name}={value}" for name, value in flags.text_config()) if flags.text else "",
         "pictures": ", ".join(f"{name}={value}" for name, value in flags.output_config().described().items()),
         "output": f"{job.output.uri}/{PACKED if flags.pack else 'images'}, {job.output.uri}/manifest",
+        **more,
         "parameters": ", ".join(dict.fromkeys(variant.params_hash for variant in job.variants)),
         "warnings": "; ".join(job.warnings),
     }.items():
@@ -84,14 +87,34 @@ def describe(job: StylizeJob) -> Table:
     return table
 
 
+def write_origins(job: StylizeJob) -> None:
+    """Licence and provenance of each style, ``styles/ID@VERSION.json``: they go where the pictures go."""
+    for version in job.versions:
+        name = f"styles/{version}.json"
+        if not job.output.exists(name):
+            job.output.write_bytes(name, version.model_dump_json(indent=2).encode())
+
+
+def foreseen_costs(job: StylizeJob) -> dict[str, str]:
+    """What the command would do and what that takes; reads the listing and the manifest."""
+    flags = job.flags
+    pairs, tally = missing(stages(job, "dry-run"), flags.limit)
+    measured = seconds_per_pair(job.records, "stylize", flags.model_dump(mode="json"))
+    return {
+        "found": f"{tally.inputs:,} inputs, {tally.before.total():,} pairs decided before",
+        "to do": in_cost(pairs, measured, flags.gpus_per_worker),
+    }
+
+
 def main() -> ExitCode:
     """Read flags, check, print the plan, run, write the record."""
     flags = parse_flags(StylizeFlags, further=resolve)
     console = Console()
     job = resolve(flags)
-    console.print(describe(job))
     if flags.dry_run:
+        console.print(describe(job, **foreseen_costs(job)))
         return ExitCode.DONE
+    console.print(describe(job))
     start = time.monotonic()
     with run_record(job.records, job="stylize", config=flags) as record:
         tally = Tally()
@@ -101,7 +124,11 @@ def main() -> ExitCode:
                 swept(job.output, Manifest(job.output), record.run_id, job.labels if flags.pack else ()),
                 record.timed("stylize"),
             ):
-                run(stages(job, record.run_id, held.check), flags, tally)
+                write_origins(job)
+                staged = stages(job, record.run_id, held.check)
+                run(staged, flags, tally)
+                if decided := staged.record.seen.total():
+                    record.metrics[SECONDS_PER_PAIR] = staged.record.seconds / decided
         finally:
             record.counts.update(tally.counts())
     new = tally.now.total()

@@ -1,18 +1,30 @@
 """Finetune styles: ``python jobs/train_styles.py --config styles.yaml``."""
 
+import time
+from typing import Any
+
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from catalog.store import StyleCatalog
+from catalog.style_folder import STATES
 from cluster.commandline.cli import ExitCode, parse_flags, run_job
 from cluster.runtime.connection import connect
 from cluster.runtime.resources import Resources, capacity
 from cluster.runtime.run_record import RunRecord, run_record
+from jobs.finetuning.fleet import Fleet
+from jobs.finetuning.forecast import Measured, forecast
 from jobs.finetuning.plan import StylePlan, TrainPlan, plan_command
 from jobs.finetuning.progress import TrainingProgress
-from jobs.finetuning.queue import Board, Outcome, fit_style, run_queue
+from jobs.finetuning.saved_state import remove_states, states_of
+from jobs.finetuning.style_queue import QueueActor, Report
 from jobs.finetuning.styles_file import TrainStylesFlags
+from jobs.finetuning.worker import WorkerSettings
+
+_TICK_S = 0.5
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -21,8 +33,13 @@ def main() -> int:
     flags = parse_flags(TrainStylesFlags, further=plan_command)
     plan = plan_command(flags)
     _print_plan(plan)
+    todo = [style for style in plan.styles if style.state == "train"]
+    foreseen = forecast(plan.storage, plan.base_location, [style.config for style in todo]) if todo else None
+    if foreseen or flags.dry_run:
+        console.print(str(foreseen or "No run with these settings on this storage says yet what they take."))
     if flags.dry_run:
         return ExitCode.DONE
+    _remove_leftovers(plan)
     if all(style.state == "done" for style in plan.styles):
         console.print("Everything is trained and in the catalog already; nothing to do.")
         return ExitCode.DONE
@@ -32,7 +49,7 @@ def main() -> int:
         for style in plan.styles:
             if style.state == "register":
                 _register(catalog, style, record)
-        todo = [style for style in plan.styles if style.state == "train"]
+        record.metrics |= foreseen.metrics() if foreseen else {}
         if todo:
             _train(todo, plan, flags, catalog, record)
         record.counts["already_done"] = sum(style.state == "done" for style in plan.styles)
@@ -43,46 +60,65 @@ def _train(
     todo: list[StylePlan], plan: TrainPlan, flags: TrainStylesFlags, catalog: StyleCatalog, record: RunRecord
 ) -> None:
     resources = Resources(cpus=flags.cpus_per_worker, gpus=flags.gpus_per_worker)
+    settings = WorkerSettings(
+        base_location=plan.base_location,
+        storage=plan.storage,
+        run_id=record.run_id,
+        checkpoint_every_s=flags.checkpoint_seconds,
+        threads=max(1, int(flags.cpus_per_worker)),
+        wait=flags.if_busy == "wait",
+    )
+    styles, measured = {style.style_id: style for style in todo}, Measured()
     with connect(shared=[plan.storage]) as cluster, record.timed("train"):
-        limit = min(flags.workers or len(todo), capacity(resources), len(todo))
+        most = min(flags.workers or len(todo), len(todo))
+        limit = min(most, capacity(resources))
         console.print(f"Ray at {cluster.address}: {len(todo)} to train, {limit} at a time, {resources} each.")
-        board = Board.remote()  # type: ignore[attr-defined]
-
-        def submit(style: StylePlan) -> "ray.ObjectRef[Outcome]":
-            loop_config = {
-                "plan": style,
-                "storage": plan.storage,
-                "base_location": plan.base_location,
-                "run_id": record.run_id,
-                "checkpoint_every": flags.checkpoint_every,
-                "threads": max(1, int(flags.cpus_per_worker)),
-                "board": board,
-            }
-            wait = flags.if_busy == "wait"
-            return fit_style.remote(style, loop_config, resources, plan.storage, flags.max_failures, wait)
-
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        queue: Any = QueueActor.options(scheduling_strategy=here).remote(todo, flags.max_failures)
+        fleet = Fleet(queue, settings, resources, flags.max_failures)
         with TrainingProgress(console, {style.style_id: style.config.iterations for style in todo}) as progress:
-
-            def on_done(style: StylePlan, outcome: Outcome) -> None:
-                if outcome.error is None:
-                    _register(catalog, style, record)
-                else:
-                    record.counts["failed"] = record.counts.get("failed", 0) + 1
-                    console.print(f"[red]{style.style_id} failed:[/red] {outcome.error}", markup=True)
-
-            def tick() -> None:
-                progress.show(ray.get(board.rows.remote()))
-                for note in ray.get(board.take_notes.remote()):
+            unfinished = len(todo)
+            while unfinished:
+                fleet.tend(min(most, unfinished))
+                time.sleep(_TICK_S)
+                report: Report = ray.get(queue.report.remote())
+                unfinished = report.unfinished
+                fleet.heard(report.ended_by, report.usages)
+                progress.show(report.rows)
+                for note in report.notes:
                     console.print(note, markup=False)
+                for outcome in report.outcomes:
+                    _end(styles[outcome.style_id], outcome.error, catalog, record)
+                    if outcome.error is None:
+                        measured.add(outcome.seconds, outcome.iterations)
+        fleet.close()
+        record.metrics |= measured.metrics(fleet.usage)
 
-            run_queue(todo, submit, limit, on_done, tick)
+
+def _end(style: StylePlan, error: str | None, catalog: StyleCatalog, record: RunRecord) -> None:
+    """What follows when a style is trained, or has failed."""
+    if error is None:
+        _register(catalog, style, record)
+    else:
+        record.counts["failed"] = record.counts.get("failed", 0) + 1
+        console.print(f"[red]{style.style_id} failed:[/red] {escape(error)}", markup=True)
 
 
 def _register(catalog: StyleCatalog, style: StylePlan, record: RunRecord) -> None:
-    """The catalog's row, from the result that the training wrote last."""
+    """The catalog's row, from the result that the training wrote last; its states are not needed any more."""
     row = catalog.register(style.folder.read_result())
+    remove_states(states_of(catalog.storage, style.run_name))
     record.counts["registered"] = record.counts.get("registered", 0) + 1
     console.print(f"[green]{row.style_id}@{row.version}[/green] registered, {row.train_seconds:.0f} s of training")
+
+
+def _remove_leftovers(plan: TrainPlan) -> None:
+    """States of styles that a job registered before it was killed."""
+    done = {style.run_name for style in plan.styles if style.state == "done"}
+    if done:
+        kept = {name.partition("/")[0] for name in plan.storage.list_files(STATES)}
+        for run_name in done & kept:
+            remove_states(states_of(plan.storage, run_name))
 
 
 def _print_plan(plan: TrainPlan) -> None:

@@ -20,6 +20,7 @@ from osasis.color import Colors
 from osasis.errors import BaseMismatch, CheckpointError
 from osasis.full_size import Texture
 from osasis.networks.adapters import Deltas, merged
+from osasis.networks.layers import sharing
 from osasis.networks.spn import SPN, MixedSPN, make_spn
 from osasis.networks.unet import UNet
 from osasis.settings import Preset, TrainConfig
@@ -133,15 +134,14 @@ def load_style(path: Path, base: Base) -> Style:
             deltas = {name: delta.to(base.device) for name, delta in _part(tensors, "adapter.").items()}
             unet = merged(base.diffae.unet, deltas)
         else:
-            with torch.device("meta"):  # weights follow: to draw random ones first takes longer than to load
-                unet = UNet(base.spec.unet)
+            unet = sharing(base.diffae.unet)  # weights follow: to make a network takes longer than to load
             unet.load_state_dict(_part(tensors, "unet."), assign=True)
+            unet = unet.requires_grad_(False).to(base.device).to(memory_format=torch.channels_last)
         with torch.device("meta"):
             spn = make_spn(header.config.spn, header.config.spn_width)
         spn.load_state_dict(_part(tensors, "spn."), assign=True)
-    except (SafetensorError, KeyError, RuntimeError) as error:
+    except (SafetensorError, AttributeError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{path}: {error}") from None
-    unet = unet.eval().requires_grad_(False).to(base.device).to(memory_format=torch.channels_last)
     spn = spn.eval().requires_grad_(False).to(base.device)
     return Style(header, unet, spn, z_style, base.style_levels, deltas=deltas)
 

@@ -131,7 +131,8 @@ class TrainConfig(_Settings):
         min_length=1,
         exclude_if=lambda start: start == "none",
         description="Where training begins: none, the base itself; nearest, the average of the catalog's two nearest"
-        " styles of this base, if it has some; or a style by id, id@version or id@alias.",
+        " styles of this base, if it has some; or the average of styles by id, id@version, id@alias or tag:TAG,"
+        " separated by commas.",
     )
     patience: int = Field(
         0,

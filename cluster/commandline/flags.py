@@ -14,8 +14,10 @@ from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from cluster.commandline import logs
 from cluster.commandline.config_file import ConfigError, Problem, nearest, problem_of
 from cluster.commandline.help import HelpFormatter, arrange, flag_name
+from cluster.commandline.logs import LogFormat
 from cluster.runtime.connection import SUBMITTED_JOB
 from cluster.storage import StorageError
 from cluster.storage.names import check_expanded, check_place
@@ -75,6 +77,11 @@ class JobFlags(BaseSettings):
     """Arguments of typical commands, for the end of the help."""
 
     dry_run: bool = Field(False, description="Print the resolved plan and change nothing.")
+    log_format: LogFormat = Field(
+        "text",
+        description="Of log lines: text or json.",
+        json_schema_extra={"metavar": "FORMAT"},
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -152,6 +159,7 @@ def parse_flags(
         found = _without(flags, source(), [detail["loc"] for detail in details])
     if problems or found is None:
         raise ConfigError([*problems, *(_further(found, further) if found and further else ())])
+    logs.set_up(found.log_format)
     return found
 
 

@@ -1,5 +1,6 @@
 """What a cluster holds, and how many workers of a kind fit into it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import floor
 
@@ -33,19 +34,25 @@ def capacity(resources: Resources) -> int:
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    fitting = sum(_fitting(resources, node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes)
-    if fitting == 0:
+    total = sum(fitting(resources, node) for node in nodes)
+    if total == 0:
         there = "; ".join(f"{node.get('CPU', 0):g} CPU, {node.get('GPU', 0):g} GPU" for node in nodes) or "none"
         raise ClusterError(
             f"one worker needs {resources}, which no node of the cluster has (nodes: {there}); "
             "ask for less or add a node"
         )
-    return fitting
+    return total
 
 
-def _fitting(resources: Resources, cpus: float, gpus: float) -> int:
+def fitting(resources: Resources, node: Mapping[str, float]) -> int:
+    """How many workers of this kind a node has room for. ``node``: what it has, as Ray names it.
+
+    Raises:
+        ValueError: they need nothing, so that any number would fit.
+    """
     # Ray counts resources to 1/10000; the small addition keeps 0.1 ten times in 1.
-    wanted = [(have, want) for have, want in ((cpus, resources.cpus), (gpus, resources.gpus)) if want > 0]
+    wants = (("CPU", resources.cpus), ("GPU", resources.gpus))
+    wanted = [(node.get(name, 0.0), want) for name, want in wants if want > 0]
     if not wanted:
         raise ValueError("a worker needs some CPU or GPU")
     return min(floor(have / want + 1e-6) for have, want in wanted)

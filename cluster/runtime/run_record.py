@@ -19,6 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.commandline.exit_code import ExitCode
+from cluster.commandline.logs import of_run
 from cluster.commandline.redact import redact, redact_argv
 from cluster.storage import Storage, StorageError
 
@@ -90,6 +91,7 @@ def run_record(storage: Storage, *, job: str, config: BaseModel | Mapping[str, A
         host=platform.node(),
         started_at=datetime.now(UTC),
     )
+    of_run(job, record.run_id)
     start = time.monotonic()
     record.write(storage)
 

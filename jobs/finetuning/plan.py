@@ -124,7 +124,7 @@ def make_plan(styles: StylesFile, file: ConfigFile | None) -> TrainPlan:
         if config and config.content.photos:
             content = attempt(["styles", i, "train", "content", "photos"], partial(read_photos, config.content))
         if catalog and config and config.start_from not in ("none", "nearest"):
-            attempt(["styles", i, "train", "start_from"], partial(catalog.show, config.start_from))
+            attempt(["styles", i, "train", "start_from"], partial(catalog.resolve, config.start_from))
         if config:
             problems += [Problem(_place(file, "base"), f"lacks {part}") for part in missing_parts(base[1], config)]
         if storage and catalog and image and config and content is not None:

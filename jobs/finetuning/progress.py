@@ -6,6 +6,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from cluster.runtime.metrics import gauge
+
 _LOG_EVERY_S = 15.0
 
 
@@ -34,7 +36,9 @@ class TrainingProgress:
 
     def show(self, rows: dict[str, tuple[int, int, float]]) -> None:
         """``rows``: style → (iterations done, of, loss)."""
+        gauge("osasis_styles_training", sum(done < of for done, of, _ in rows.values()))
         for style, (done, _, loss) in rows.items():
+            gauge("osasis_style_loss", loss, style=style)
             self._bars.update(self._tasks[style], completed=done, loss=f"{loss:.2f}")
         if not self._console.is_terminal and rows and time.monotonic() - self._logged > _LOG_EVERY_S:
             self._logged = time.monotonic()

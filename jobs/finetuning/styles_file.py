@@ -84,7 +84,9 @@ class SingleStyleFlags(JobFlags):
 class RetriesFlags(JobFlags):
     """What happens when a worker dies."""
 
-    checkpoint_every: int = Field(10, gt=0, description="Iterations between checkpoints to resume from.")
+    checkpoint_seconds: float = Field(
+        60.0, ge=0, description="Seconds between states to resume from; 0: after every iteration."
+    )
     max_failures: int = Field(3, ge=0, description="How often a style's training is resumed after its worker died.")
 
 

@@ -40,8 +40,8 @@ def warm_start(storage: Storage, base: Base, config: TrainConfig, style_image: T
         question = Question(_COLUMNS, where, latest=True, near=embedding, limit=_NEAREST)
         rows: list[dict[str, Any]] = [*catalog.view().ask(question)]
     else:
-        version = catalog.show(config.start_from)
-        rows = [{name: getattr(version, name) for name in _COLUMNS}]
+        found = catalog.resolve(config.start_from)
+        rows = [{name: getattr(version, name) for name in _COLUMNS} for version in found]
     if not rows:
         return None
     files = [fetch(row["checkpoint_uri"], sha256=row["checkpoint_sha256"]) for row in rows]

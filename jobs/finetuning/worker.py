@@ -1,11 +1,15 @@
-"""What runs inside a Ray Train worker: one style, from its picture to its files in storage."""
+"""What runs inside a Ray Train worker: style after style, on a base that is loaded once."""
 
+import gc
 import hashlib
-import tempfile
+import resource
+import sys
 import time
-from functools import partial
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -16,31 +20,166 @@ from PIL import Image
 
 from catalog.probes import PROBE_SET
 from catalog.schema import NewStyle
-from catalog.style_folder import CHECKPOINT, PHOTO, PREVIEW, REFERENCE
-from cluster.storage import Storage
+from catalog.style_folder import CHECKPOINT, PHOTO, PREVIEW, REFERENCE, STATES
+from cluster.runtime.lease import LeaseHeld, LeaseLost, lease
+from cluster.storage import Storage, StorageError
+from jobs.finetuning.admission import Usage
 from jobs.finetuning.plan import StylePlan
-from jobs.finetuning.saved_state import STATE, newest_state
+from jobs.finetuning.saved_state import StateSaver, newest_state, states_of
+from jobs.finetuning.style_queue import Task
 from jobs.finetuning.warm_start import warm_start
 from jobs.shared.bases import open_base
 from jobs.shared.previews import make_preview
-from osasis.base import clip_fingerprint
+from osasis.base import Base, clip_fingerprint
+from osasis.content import Content
+from osasis.errors import OsasisError
 from osasis.full_size import texture_of, whole_reference
 from osasis.image import FitMode, decode_image, encode_png, fit, to_image, to_tensor
-from osasis.style_training import StyleTraining
+from osasis.settings import TrainConfig
+from osasis.style_training import StyleTraining, training_content
+
+_FINAL = (OsasisError, LeaseHeld, ValueError, LookupError)
+"""What would happen again however often a style is tried."""
+_SHOW_EVERY_S = 1.0
+_NOTICE_EVERY_S = 2.0
 
 
-def train_style(config: dict[str, Any]) -> None:
-    """Ray Train's loop for one style. ``config``: plan, run, storage, base_location, run_id, checkpoint_every, threads,
-    board.
+@dataclass(frozen=True)
+class WorkerSettings:
+    """What all workers of a run share."""
+
+    base_location: str
+    storage: Storage
+    run_id: str
+    checkpoint_every_s: float
+    threads: int
+    wait: bool
+    """Wait for another job that trains the same style."""
+
+
+class Leaving(Exception):
+    """The node is about to go; the training's state is stored."""
+
+
+def train_styles(config: dict[str, Any]) -> None:
+    """Ray Train's loop: takes styles from the queue until there are none. ``config``: queue, settings, name.
+
+    An error of the method or of settings fails its style. One of storage costs the style a try. After any other, such
+    as one of CUDA, the process is not trusted any more: Ray Train starts another.
     """
-    plan: StylePlan = config["plan"]
-    board: Any = config["board"]
+    queue, name = config["queue"], config["name"]
+    settings: WorkerSettings = ray.get(config["settings"])
     device = ray.train.torch.get_device()
     if device.type == "cpu":
-        torch.set_num_threads(config["threads"])
-    base = open_base(config["base_location"], str(device))
-    state = newest_state(config["run"], lambda text: board.note.remote(f"{plan.style_id}: {text}"))
-    read = partial(_image, size=base.image_size, mode=plan.config.fit)
+        torch.set_num_threads(settings.threads)
+    try:
+        base = open_base(settings.base_location, str(device))
+    except OsasisError as error:
+        ray.get(queue.abandon.remote(_text(error)))
+        return
+    contents, leaves = Contents(base), _node_leaves()
+    while not leaves() and (task := ray.get(queue.take.remote(name))):
+        started = time.monotonic()
+        try:
+            done = train_style(task, contents, settings, Reports(queue, name, str(device), leaves))
+        except Leaving:
+            ray.get(queue.give_back.remote(name))
+            return
+        except _FINAL as error:
+            ray.get(queue.ended.remote(name, _text(error)))
+        except (StorageError, LeaseLost) as error:
+            ray.get(queue.failed.remote(name, _text(error)))
+        except Exception as error:
+            ray.get(queue.failed.remote(name, _text(error)))
+            raise
+        else:
+            ray.get(queue.used.remote(name, _usage(device)))
+            ray.get(queue.ended.remote(name, None, time.monotonic() - started, done))
+        gc.collect()  # a training's graph holds cycles
+
+
+@dataclass
+class Reports:
+    """What a training tells the queue, and hears of its node."""
+
+    queue: Any
+    worker: str
+    device: str = "cpu"
+    node_leaves: Callable[[], bool] = lambda: False
+    _shown: float = 0.0
+
+    def note(self, text: str) -> None:
+        self.queue.note.remote(text)
+
+    def progress(self, done: int, total: int, loss: float) -> None:
+        """Not more often than a person looks; with the first, the memory taken, which does not grow much after."""
+        if not self._shown:
+            self.queue.used.remote(self.worker, _usage(torch.device(self.device)))
+        if done == total or time.monotonic() - self._shown > _SHOW_EVERY_S:
+            self._shown = time.monotonic()
+            self.queue.progress.remote(self.worker, done, total, loss)
+
+
+class Contents:
+    """A base and what its styles are trained on, encoded once for all styles with the same settings."""
+
+    def __init__(self, base: Base) -> None:
+        self.base = base
+        self._made = lru_cache(maxsize=2)(self._make)
+
+    def of(self, plan: StylePlan) -> Content:
+        fields = {"content", "encode_steps", "decode_steps", "t0_ratio", "clamp", "batch_size", "seed", "fit"}
+        return self._made(plan.config.model_dump_json(include=fields), plan.content)
+
+    def _make(self, settings: str, uris: tuple[str, ...]) -> Content:
+        config = TrainConfig.model_validate_json(settings)
+        read = partial(read_image, size=self.base.image_size, mode=config.fit)
+        return training_content(self.base, config, torch.cat([read(uri) for uri in uris]) if uris else None)
+
+
+def train_style(task: Task, contents: Contents, settings: WorkerSettings, reports: Reports) -> int:
+    """Train a style to its files in storage, unless another job does or did; iterations that it took here.
+
+    Raises:
+        LeaseHeld: another job trains it.
+        LeaseLost: another job may train it now.
+        Leaving: the node is about to go.
+        OsasisError: it cannot be trained.
+        StorageError: storage failed.
+    """
+    plan = task.plan
+    with lease(
+        settings.storage, f"{STATES}/{plan.run_name}", run_id=settings.run_id, job="train_styles",
+        wait=settings.wait or task.again, on_wait=lambda holder: reports.note(f"{plan.style_id} waits for {holder}"),
+    ) as held:  # fmt: skip
+        if plan.folder.finished()[0]:  # by the job that was waited for
+            return 0
+        run = states_of(settings.storage, plan.run_name)
+
+        def say(text: str) -> None:
+            reports.note(f"{plan.style_id}: {text}")
+
+        saver = StateSaver(run, settings.checkpoint_every_s, say)
+        try:
+            done = _train(plan, contents, settings, reports, saver, newest_state(run, say), held.check)
+        finally:
+            saver.close()
+        held.check()
+        return done
+
+
+def _train(
+    plan: StylePlan,
+    contents: Contents,
+    settings: WorkerSettings,
+    reports: Reports,
+    saver: StateSaver,
+    state: dict[str, Any] | None,
+    check_lease: Callable[[], None],
+) -> int:
+    """Iterations that it took."""
+    base = contents.base
+    read = partial(read_image, size=base.image_size, mode=plan.config.fit)
     picture = decode_image(Storage.open(plan.image_uri).read_bytes())
     reference = read(plan.image_uri)
     training = StyleTraining(
@@ -48,34 +187,57 @@ def train_style(config: dict[str, Any]) -> None:
         reference,
         plan.config,
         photo=read(plan.photo_uri) if plan.photo_uri and state is None else None,
-        photos=torch.cat([read(uri) for uri in plan.content]) if plan.content else None,
+        content=contents.of(plan),
         state=state and state["training"],
-        start=warm_start(config["storage"], base, plan.config, reference) if state is None else None,
+        start=warm_start(settings.storage, base, plan.config, reference) if state is None else None,
         texture=texture_of(picture, base.image_size, plan.config.fit),
     )
     seconds = state["seconds"] if state else 0.0
-    last = time.monotonic()
+    begun_at, last = training.iterations_done, time.monotonic()
     losses: dict[str, float] = {}
     for losses in training.run():
         done = training.iterations_done
         seconds, last = seconds + time.monotonic() - last, time.monotonic()
-        board.progress.remote(plan.style_id, done, plan.config.iterations, losses["total"])
-        if done % config["checkpoint_every"] == 0 and not training.done:
-            _report({"iteration": done, **losses}, {"training": training.state_dict(), "seconds": seconds})
+        reports.progress(done, plan.config.iterations, losses["total"])
+        leaves = reports.node_leaves()
+        if not training.done and (leaves or saver.due):
+            check_lease()
+            saver.save(done, {"training": training.state_dict(), "seconds": seconds})
+        if leaves and not training.done:
+            raise Leaving
     if training.stopping:
-        board.note.remote(f"{plan.style_id}: {training.stopping.reason(training.iterations_done)}")
+        reports.note(f"{plan.style_id}: {training.stopping.reason(training.iterations_done)}")
     whole = whole_reference(picture, base.image_size, plan.config.fit)
-    _finish(training, plan, config["run_id"], losses, seconds, whole)
-    ray.train.report({"iteration": training.iterations_done, **losses})
+    _finish(training, plan, settings.run_id, losses, seconds, whole)
+    return training.iterations_done - begun_at
 
 
-def _report(metrics: dict[str, float], state: dict[str, Any]) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        torch.save(state, Path(folder) / STATE)
-        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+def _node_leaves() -> Callable[[], bool]:
+    """Whether Ray says that this worker's node is about to go, as spot machines are told; asked every few seconds."""
+    asked, told = time.monotonic(), False
+
+    def leaves() -> bool:
+        nonlocal asked, told
+        if not told and time.monotonic() - asked > _NOTICE_EVERY_S:
+            asked, told = time.monotonic(), ray.train.get_preemption_info() is not None
+        return told
+
+    return leaves
 
 
-def _image(uri: str, size: int, mode: FitMode) -> torch.Tensor:
+def _usage(device: torch.device) -> Usage:
+    """The most that this process has taken so far."""
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    if device.type != "cuda":
+        return Usage(memory)
+    return Usage(memory, torch.cuda.max_memory_reserved(device), torch.cuda.mem_get_info(device)[1])
+
+
+def _text(error: Exception) -> str:
+    return "".join(traceback.format_exception_only(error)).strip()
+
+
+def read_image(uri: str, size: int, mode: FitMode) -> torch.Tensor:
     """[1, 3, S, S] in [-1, 1]."""
     square, _ = fit(decode_image(Storage.open(uri).read_bytes()), size, mode)
     return to_tensor(square)[None]
@@ -122,6 +284,7 @@ def _finish(
         tags=list(plan.tags),
         notes=plan.notes,
         license=plan.license,
+        started_from=[*training.started_from],
         run_id=run_id,
         train_seconds=round(seconds, 1),
         device=torch.cuda.get_device_name() if base.device.type == "cuda" else "cpu",

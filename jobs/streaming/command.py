@@ -167,6 +167,7 @@ class StylizeJob:
     base_name: str
     image_size: int
     variants: tuple[Variant, ...]
+    versions: tuple[StyleVersion, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
@@ -220,6 +221,7 @@ def resolve(flags: StylizeFlags) -> StylizeJob:
         base_name=spec.name,
         image_size=spec.image_size,
         variants=variants,
+        versions=tuple(versions or ()),
         warnings=tuple(warnings),
     )
 

@@ -6,10 +6,12 @@ that kills its process is found by the ledger (:mod:`jobs.streaming.failures`).
 """
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 
 import pyarrow as pa
 
+from cluster.runtime.metrics import count, timed
 from cluster.storage import StorageUnavailable
 from jobs.streaming.failures import RunStopped, together
 from jobs.streaming.ledger import Ledger
@@ -38,11 +40,14 @@ class Decode:
         """CHUNK → DECODED."""
         (row,) = chunk.to_pylist()
         unit = f"decode/{row['chunk']}"
-        if together(ledger.begin(unit)):
-            pictures = [self.picture(item) for item in row["inputs"]]
-        else:
-            pictures = [self._alone(item, f"{unit}/{i}", ledger) for i, item in enumerate(row["inputs"])]
+        with timed("decode"):
+            if together(ledger.begin(unit)):
+                pictures = [self.picture(item) for item in row["inputs"]]
+            else:
+                pictures = [self._alone(item, f"{unit}/{i}", ledger) for i, item in enumerate(row["inputs"])]
         ledger.end(unit)
+        for status, number in Counter(picture.get("status") or "decoded" for picture in pictures).items():
+            count("osasis_pictures_total", number, status=status)
         return one_row({"chunk": row["chunk"], "inputs": pictures}, DECODED)
 
     def _alone(self, item: Row, unit: str, ledger: Ledger) -> Row:

@@ -20,6 +20,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
 from cluster.runtime.connection import ClusterError, connect
+from cluster.runtime.metrics import gauge
 from cluster.runtime.resources import Resources, capacity
 from jobs.streaming.decoding import Decode
 from jobs.streaming.failures import RunStopped
@@ -57,6 +58,7 @@ class Execution:
         self, decode: Decode, task: Task, worker: type[Worker[Any]], resources: Resources, workers: int
     ) -> None:
         self.workers = workers
+        gauge("osasis_workers", workers)
         self._resources = resources
         self._coordinator: Any = ray.remote(num_cpus=0)(Coordinator).remote(workers)
         ledger = RemoteLedger(self._coordinator)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from catalog.filters import Condition
 from catalog.manifest import Manifest
+from cluster.runtime.metrics import count
 from jobs.streaming.failures import Streaks
 from jobs.streaming.rows import Row
 from jobs.streaming.variants import Variant
@@ -29,6 +30,7 @@ class Record:
     Attributes:
         seen: statuses taken in, in (input, variant) pairs.
         counts: the same, as far as committed.
+        seconds: that workers spent on them.
         flagged: rows taken in of which a condition holds.
     """
 
@@ -58,6 +60,7 @@ class Record:
         self._commits = 0
         self._committed_at = time.monotonic()
         self.seen: Counter[str] = Counter()
+        self.seconds = 0.0
         self.counts: Counter[str] = Counter()
         self.flagged = 0
 
@@ -97,6 +100,10 @@ class Record:
     def _take(self, outcomes: Sequence[Row]) -> None:
         for outcome in outcomes:
             self.seen[outcome["status"]] += 1
+            count("osasis_pairs_total", status=outcome["status"])
+            self.seconds += outcome["seconds"] or 0.0
+            if outcome["error_type"]:
+                count("osasis_failures_total", kind=outcome["error_type"])
             named = {name: value for name, value in outcome.items() if name != "variant"}
             holding = [f"{c.name}{c.op}{c.value}" for c in self._flags if c.holds(outcome.get(c.name))]
             if outcome["status"] == "done" and holding:

@@ -12,11 +12,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar, cast
 
 import pyarrow as pa
 import torch
 
+from cluster.runtime.metrics import Stage, spent, timed
 from cluster.storage import Storage
 from jobs.streaming.decoding import WORKER_DIED
 from jobs.streaming.encoding import Batch, Encode
@@ -106,13 +107,20 @@ class Worker(Generic[T]):
         unit = f"work/{chunk['chunk']}"
         try:
             for outcomes in self._chunk(unit, chunk["inputs"], alone=not together(self.ledger.begin(unit))):
-                row = {"chunk": chunk["chunk"], "worker": self._name, "outcomes": outcomes, "spent": self.clock.take()}
+                row = {"chunk": chunk["chunk"], "worker": self._name, "outcomes": outcomes, "spent": self._spent()}
                 yield one_row(row, self.schema)
                 self.clock.lap("driver")
         except RunStopped as stopped:
             self.ledger.stop(str(stopped))
             raise
         self.ledger.end(unit)
+
+    def _spent(self) -> dict[str, float]:
+        """Seconds by kind since the last results, which are counted in the metrics as well."""
+        taken = self.clock.take()
+        for kind, seconds in taken.items():
+            spent(cast(Stage, kind), seconds, self.base.device.type)
+        return taken
 
     def prepare(self, variant: Variant, following: Variant | None) -> None:
         """Get ready for a variant, and perhaps for the one after it."""
@@ -124,6 +132,10 @@ class Worker(Generic[T]):
     def keep(self, variant: Variant, row: Row, result: Any) -> Row:
         """What an outcome says of a result, once that is durable. Runs in a thread."""
         raise NotImplementedError
+
+    def _timed_keep(self, variant: Variant, row: Row, result: Any) -> Row:
+        with timed("write"):
+            return self.keep(variant, row, result)
 
     def bundle(self) -> Bundle:
         """What gathers the outcomes of a chunk before they are told."""
@@ -196,7 +208,7 @@ class Worker(Generic[T]):
         for i in chosen:
             result = found.get(i, died)
             if not isinstance(result, Failed):
-                result = self._writers.submit(self.keep, variant, batch.rows[i], result)
+                result = self._writers.submit(self._timed_keep, variant, batch.rows[i], result)
             results.append(result)
         seconds = (time.monotonic() - start) / len(chosen)
         return _Writing([batch.rows[i] for i in chosen], variant, results, seconds)

@@ -8,7 +8,6 @@ channels alone, [O, O], instead of a whole weight's, a third of a training step.
 Shapes: B batch, O output channels of a layer, R rank.
 """
 
-import copy
 from collections.abc import Iterable
 from typing import Any, Final, Literal
 
@@ -16,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from osasis.networks.layers import AttentionBlock
+from osasis.networks.layers import AttentionBlock, sharing
 from osasis.networks.unet import UNet
 from osasis.seeding import generator
 
@@ -128,19 +127,23 @@ def deltas_of(unet: UNet, base: UNet) -> Deltas:
 
 @torch.no_grad()
 def merged(base: UNet, deltas: Deltas) -> UNet:
-    """A copy of the base's UNet with a style's deltas in its weights, frozen.
+    """The base's UNet, frozen, with a style's deltas in its weights; those without any share the base's memory.
 
     Raises:
-        KeyError, RuntimeError: they are not of this network.
+        AttributeError, KeyError, RuntimeError: they are not of this network.
     """
-    unet = copy.deepcopy(base)
-    parameters = dict(unet.named_parameters())
+    unet = sharing(base)
     for name, delta in deltas.items():
-        layer, _, part = name.rpartition(".")
+        path, _, part = name.rpartition(".")
+        layer = unet.get_submodule(path)
+        changed: dict[str, Tensor] = {}
         if part == "up":
-            down, up = deltas[f"{layer}.down"].to(delta), delta
-            for parameter in (parameters[f"{layer}.weight"], parameters[f"{layer}.bias"]):
-                parameter.copy_(_mixed(parameter, down.to(parameter), up.to(parameter)))
+            for kind in ("weight", "bias"):
+                before = getattr(layer, kind)
+                changed[kind] = _mixed(before, deltas[f"{path}.down"].to(before), delta.to(before))
         elif part != "down":
-            parameters[name].add_(delta.to(parameters[name]))
-    return unet.eval().requires_grad_(False)
+            before = getattr(layer, part)
+            changed[part] = before + delta.to(before).view_as(before)
+        for kind, value in changed.items():
+            setattr(layer, kind, nn.Parameter(value, requires_grad=False))
+    return unet

@@ -113,6 +113,20 @@ def test_orphans_are_found_when_they_are_old(catalog: StyleCatalog) -> None:
     assert names(catalog.resolve("all")) == ["hokusai@1", "monet@2"]
 
 
+def test_an_unfinished_training_is_freed_when_it_is_old(catalog: StyleCatalog) -> None:
+    storage = catalog.storage
+    before = gc.collect(catalog, NOW, dry_run=True).bytes_before
+    storage.write_bytes("train/lost-0a/state-00000004.pt", b"weights")
+    storage.write_bytes("leases/train/lost-0a/0000000001.json", b"{}")
+    assert findings(catalog) == []
+    (found, left) = [found for found in verify(catalog, now=LATER) if isinstance(found, Finding)]
+    assert found.uri.endswith("leases/train/lost-0a")
+    assert left.message == "states of a training that was not ended; gc frees it"
+    report = gc.collect(catalog, NOW, now=LATER)
+    assert report.orphans == ["leases/train/lost-0a", "train/lost-0a"]
+    assert (report.files, report.bytes_before - before, report.bytes_after) == (2, 9, before)
+
+
 def test_an_old_folder_that_is_registered_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     catalog = StyleCatalog.open(Storage.open(tmp_path))
     late = trained_style(catalog.storage, "late", b"trained long ago")

@@ -105,7 +105,7 @@ COLUMNS = [
     "style_id", "version", "status", "created_at", "base_name", "base_fingerprint",
     "checkpoint_uri", "checkpoint_sha256", "checkpoint_bytes", "checkpoint_format", "preset", "train_config",
     "reference_uri", "reference_sha256", "photo_uri", "preview_uri", "metrics", "clip_embedding", "tags", "notes",
-    "license", "run_id", "train_seconds", "device", "software", "clip_encoder", "probe_set",
+    "license", "run_id", "train_seconds", "device", "software", "clip_encoder", "probe_set", "started_from",
 ]  # fmt: skip
 
 

@@ -291,19 +291,20 @@ usage: osasis-test --storage URI [flags]
 Stylizes photographs.
 
 required:
-  --storage URI   Where everything is kept.
+  --storage URI        Where everything is kept.
 
 options:
-  --batch-size N  Images at once. (default: 8)
+  --batch-size N       Images at once. (default: 8)
 
 place:
   Where everything is.
 
-  --path TEXT     Must not be taken from PATH.
+  --path TEXT          Must not be taken from PATH.
 
 general:
-  --dry-run       Print the resolved plan and change nothing.
-  -h, --help      Print this help."""
+  --dry-run            Print the resolved plan and change nothing.
+  --log-format FORMAT  Of log lines: text or json. (default: text)
+  -h, --help           Print this help."""
     )
 
 

@@ -2,16 +2,16 @@
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from cluster.runtime import lease as lease_module
-from cluster.runtime.lease import lease
-from cluster.runtime.resources import Resources
+from cluster.runtime.lease import LeaseHeld, lease
 from cluster.storage import Storage
-from jobs.finetuning import queue
+from jobs.finetuning import worker
 from jobs.finetuning.plan import StylePlan, make_plan
+from jobs.finetuning.style_queue import Task
 from jobs.finetuning.styles_file import StylesFile
 from tests.support.hostile import encoded, picture
 from tests.support.styles import new_style
@@ -30,24 +30,27 @@ def plan(tmp_path: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> S
     return style
 
 
-def fit(plan: StylePlan, storage: Storage, notes: list[str], *, wait: bool) -> queue.Outcome:
-    """What the task does, in this process."""
-    board = SimpleNamespace(note=SimpleNamespace(remote=notes.append))
-    config: dict[str, Any] = {"board": board, "run_id": "second"}
-    return queue.fit_style._function(plan, config, Resources(1, 0), storage, 0, wait)
+def train(plan: StylePlan, storage: Storage, notes: list[str], *, wait: bool) -> None:
+    """What a worker does, in this process."""
+    queue = SimpleNamespace(note=SimpleNamespace(remote=notes.append))
+    settings = worker.WorkerSettings(
+        base_location="", storage=storage, run_id="second", checkpoint_every_s=60, threads=1, wait=wait
+    )
+    worker.train_style(Task(plan, again=False), cast(Any, None), settings, worker.Reports(queue, "worker-0"))
 
 
 def test_a_style_in_training_is_left_and_its_trainer_named(plan: StylePlan, storage: Storage) -> None:
-    with lease(storage, f"train/{plan.run_name}", run_id="first", job="train_styles", wait=False):
-        outcome = fit(plan, storage, [], wait=False)
-    assert outcome.error is not None
-    assert "in use by run first (train_styles)" in outcome.error
+    with (
+        lease(storage, f"train/{plan.run_name}", run_id="first", job="train_styles", wait=False),
+        pytest.raises(LeaseHeld, match=r"in use by run first \(train_styles\)"),
+    ):
+        train(plan, storage, [], wait=False)
 
 
 def test_who_waits_finds_the_style_trained_and_trains_nothing(
     plan: StylePlan, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue.TorchTrainer, "fit", lambda self: pytest.fail("it trained the style again"))
+    monkeypatch.setattr(worker, "_train", lambda *args: pytest.fail("it trained the style again"))
     first = lease(storage, f"train/{plan.run_name}", run_id="first", job="train_styles", wait=False)
     first.__enter__()
     notes: list[str] = []
@@ -61,6 +64,6 @@ def test_who_waits_finds_the_style_trained_and_trains_nothing(
             plan.folder.write_result(new_style(storage, "waves"))
             first.__exit__(None, None, None)
 
-    assert fit(plan, storage, EndsWhenNoticed(), wait=True).error is None
+    train(plan, storage, EndsWhenNoticed(), wait=True)
     (note,) = notes
     assert note.startswith("waves waits for run first (train_styles)")

@@ -11,7 +11,7 @@ from catalog.store import StyleCatalog
 from catalog.style_folder import CHECKPOINT, RESULT, StyleFolder
 from cluster.storage import Storage, StorageError
 from jobs.finetuning.plan import StylePlan, make_plan
-from jobs.finetuning.saved_state import drop_damaged_snapshot, newest_state
+from jobs.finetuning.saved_state import StateSaver, newest_state, remove_states
 from jobs.finetuning.styles_file import StylesFile
 from tests.support.hostile import encoded, picture
 from tests.support.jobs_run import run_job
@@ -29,29 +29,46 @@ def test_a_damaged_state_gives_way_to_the_one_before_and_at_last_to_a_new_beginn
     run, said = storage.child("train", "monet-0"), list[str]()
     assert newest_state(run, said.append) is None
     for i in (1, 2, 3):
-        run.write_bytes(f"checkpoint_2026-01-0{i}/state.pt", _state(i))
+        run.write_bytes(f"state-0000000{i}.pt", _state(i))
     found = newest_state(run, said.append)
     assert (found and found["training"], said) == ({"iteration": 3}, [])
-    run.write_bytes("checkpoint_2026-01-03/state.pt", _state(3)[:700])
-    run.write_bytes("checkpoint_2026-01-02/state.pt", b"")
+    run.write_bytes("state-00000003.pt", _state(3)[:700])
+    run.write_bytes("state-00000002.pt", b"")
     found = newest_state(run, said.append)
     assert (found and found["training"], len(said)) == ({"iteration": 1}, 2)
-    assert "checkpoint_2026-01-03/state.pt: damaged" in said[0]
+    assert "state-00000003.pt: damaged" in said[0]
     assert "the one before is used" in said[0]
-    run.write_bytes("checkpoint_2026-01-01/state.pt", _state(1)[:-30])
+    run.write_bytes("state-00000001.pt", _state(1)[:-30])
     assert newest_state(run, said.append) is None
     assert "starts over" in said[-1]
 
 
-def test_a_list_of_checkpoints_cut_short_is_dropped(tmp_path: Path) -> None:
-    run, said = Storage.open(tmp_path), list[str]()
-    drop_damaged_snapshot(run, said.append)
-    run.write_bytes("checkpoint_manager_snapshot.json", b'{"checkpoint_results": []}')
-    drop_damaged_snapshot(run, said.append)
-    assert (run.list_files(), said) == (["checkpoint_manager_snapshot.json"], [])
-    run.write_bytes("checkpoint_manager_snapshot.json", b'{"checkpoint_res')
-    drop_damaged_snapshot(run, said.append)
-    assert (run.list_files(), len(said)) == ([], 1)
+def test_states_are_saved_beside_the_training_and_two_are_kept(storage: Storage) -> None:
+    run, said = storage.child("train", "monet-0"), list[str]()
+    saver = StateSaver(run, 0, said.append)
+    weights = torch.zeros(3)
+    for i in range(1, 5):
+        assert saver.due
+        weights += 1
+        saver.save(i, {"training": {"weights": weights}})
+        weights += 0.5  # the training goes on while the state is written
+        saver.close()
+    assert run.list_files() == ["state-00000003.pt", "state-00000004.pt"]
+    found = newest_state(run, said.append)
+    assert found is not None
+    assert found["training"]["weights"].tolist() == [5.5] * 3
+    assert not StateSaver(run, 60, said.append).due
+    remove_states(run)
+    assert (run.list_files(), said) == ([], [])
+
+
+def test_a_state_that_cannot_be_stored_costs_no_training(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    said: list[str] = []
+    saver = StateSaver(Storage.open(tmp_path / "file" / "below"), 0, said.append)
+    saver.save(1, {})
+    saver.close()
+    assert "state-00000001.pt was not saved" in said[0]
 
 
 @pytest.fixture
@@ -111,18 +128,15 @@ def test_everything_damaged_the_same_command_trains_the_same_style(
     storage = Storage.open(tmp_path / "out")
     (tmp_path / "x.png").write_bytes(encoded(picture(), "PNG"))
     flags = ("--base", base, "--storage", storage.uri, "--id", "style-0", "--image", tmp_path / "x.png")
-    flags = (*flags, "--train.iterations", 6, "--checkpoint-every", 2)
+    flags = (*flags, "--train.iterations", 6, "--checkpoint-seconds", 0)
     run_job("train_styles", *flags)
     (row,) = StyleCatalog.open(storage).list()
     folder = StyleFolder(Storage.open(row.checkpoint_uri.rpartition("/")[0]))
     folder.place.delete(CHECKPOINT)
     folder.place.write_bytes(RESULT, b"")
-    *_, newest = sorted(Path(storage.uri).glob("train/*/checkpoint*/state.pt"))
-    newest.write_bytes(newest.read_bytes()[:1000])
-    (snapshot,) = Path(storage.uri).glob("train/*/checkpoint_manager_snapshot.json")
-    snapshot.write_text("{")
+    storage.write_bytes(f"train/style-0-{folder.place.uri.rpartition('/')[2]}/state-00000004.pt", b"PK damaged")
     output = run_job("train_styles", *flags)
     assert "it is trained again" in output
-    assert "the one before is used" in output
+    assert "damaged" in output
     assert [str(version) for version in StyleCatalog.open(storage).list()] == ["style-0@1"]  # the same weights
     assert main(["verify", "--storage", storage.uri]) == 0

@@ -102,13 +102,14 @@ def test_what_changes_the_result_is_another_training(tmp_path: Path, base: Path)
 def test_killed_in_the_middle_the_same_command_finishes(tmp_path: Path, base: Path) -> None:
     storage = tmp_path / "out"
     file = styles_file(tmp_path, base, str(storage), count=1, iterations=24)
-    flags = ("--config", file, "--checkpoint-every", 5)
+    flags = ("--config", file, "--checkpoint-seconds", 0)
     states = storage / "train"
-    kill_job_when("train_styles", *flags, condition=lambda: len(list(states.glob("style-*/checkpoint*/state.pt"))) >= 2)
+    kill_job_when("train_styles", *flags, condition=lambda: len(list(states.glob("style-*/state-*.pt"))) >= 2)
     catalog = StyleCatalog.open(Storage.open(storage))
     assert catalog.list() == []
-    output = run_job("train_styles", "--config", file, "--checkpoint-every", 5)
+    output = run_job("train_styles", *flags)
     assert "registered" in output
+    assert not [path for path in states.rglob("*") if path.is_file()]
     assert [(row.style_id, row.version) for row in catalog.list()] == [("style-0", 1)]
     # The run that was cut makes the weights of one that was not, bit for bit.
     torch.set_num_threads(1)

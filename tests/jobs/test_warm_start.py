@@ -101,6 +101,9 @@ def test_the_nearest_styles_of_the_catalog_are_taken(base: Base, ended: list[Sty
     named = warm_start(storage, base, config(base, start_from="far"), image(9))
     assert named is not None
     assert named.names == ("far@1",)
+    two = warm_start(storage, base, config(base, start_from="far,near@1"), image(9))
+    assert two is not None
+    assert two.names == ("far@1", "near@1")
     assert warm_start(storage, base, config(base, start_from="nearest", adapter_rank=0), image(9)) is None
     assert warm_start(storage, base, config(base), image(9)) is None
     with pytest.raises(UnknownStyle):

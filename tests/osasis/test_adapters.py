@@ -72,6 +72,18 @@ def test_merged_weights_give_what_adapters_give(base: Base) -> None:
     assert (unet(x, t, z) - base.diffae.unet(x, t, z)).abs().max() > 1000 * difference
 
 
+def test_a_merged_network_leaves_its_base_as_it_was(base: Base, trained: StyleTraining) -> None:
+    unet = base.diffae.unet
+    before = copy.deepcopy(unet.state_dict())
+    alone = merged(unet, deltas_of(trained.finetuner.unet, unet))
+    kernels = [p for p in alone.parameters() if p.ndim == 4]
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
+    alone.double().requires_grad_(True).train()
+    assert all(torch.equal(now, before[name]) for name, now in unet.state_dict().items())
+    assert {(p.dtype, p.requires_grad) for p in unet.parameters()} == {(torch.float32, False)}
+    assert not unet.training
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_gradients_are_those_of_the_merged_network(base: Base, place: Place) -> None:
     unet = disturbed(base, (place,)).double()

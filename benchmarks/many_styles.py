@@ -1,0 +1,204 @@
+"""Hundreds of styles on nodes that come and go: ``python benchmarks/many_styles.py --styles 300``.
+
+A cluster of three nodes and a head on this machine, a tiny base, the real job. On the way a node is killed, one joins,
+one is told that it will go and goes, and the job itself is killed and given again. Says whether every style was
+registered once, what memory the head's processes take as styles end, and which files are left over.
+"""
+
+import argparse
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import yaml
+from PIL import Image
+
+from catalog.store import StyleCatalog
+from cluster.storage import Storage
+from tests.support.tiny import make_tiny_base
+
+ROOT = Path(__file__).resolve().parents[1]
+_SAMPLE_S = 3.0
+_NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
+_QUICK_DEATH = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 1000,
+    "health_check_timeout_ms": 5000,
+    "health_check_failure_threshold": 3,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--styles", type=int, default=300)
+    parser.add_argument("--iterations", type=int, default=4)
+    parser.add_argument("--folder", type=Path, help="kept, and gone on with; default: a temporary one")
+    arguments = parser.parse_args()
+    os.environ |= {"RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_AUTH_MODE": "token"}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.folder or Path(temporary)
+        file = make_styles(folder, arguments.styles, arguments.iterations)
+        with cluster() as nodes:
+            run(file, Storage.open(folder / "out"), arguments.styles, nodes)
+
+
+def make_styles(folder: Path, count: int, iterations: int) -> Path:
+    """A styles file of random pictures; every other style is an adapter."""
+    folder.mkdir(parents=True, exist_ok=True)
+    base = make_tiny_base(folder / "base")
+    styles = []
+    for i in range(count):
+        image = folder / f"{i:04d}.png"
+        pixels = np.random.default_rng(i).integers(0, 255, (40, 30, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(image)
+        train = {"adapter_rank": 4, "spn_width": 16} if i % 2 else {}
+        styles.append({"id": f"style-{i:04d}", "image": str(image), "train": train})
+    given = {"base": str(base), "storage": str(folder / "out"), "train": {"iterations": iterations}, "styles": styles}
+    (folder / "styles.yaml").write_text(yaml.safe_dump(given))
+    return folder / "styles.yaml"
+
+
+@contextmanager
+def cluster() -> Iterator[Any]:
+    """A head without CPUs and three nodes of one CPU each."""
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 0, "object_store_memory": 80 << 20, "include_dashboard": False, "_system_config": _QUICK_DEATH}
+    nodes = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        for _ in range(3):
+            nodes.add_node(**_NODE)
+        nodes.wait_for_nodes()
+        yield nodes
+    finally:
+        nodes.shutdown()
+
+
+def run(file: Path, storage: Storage, count: int, nodes: Any) -> None:
+    started = time.monotonic()
+    first, second, *_ = list(nodes.worker_nodes)
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - started:5.0f} s, {ended(storage):3} styles: {text}", flush=True)
+
+    job = Job(file, nodes.address)
+    watch = HeadMemory(nodes, job, storage)
+    events: list[tuple[float, str, Callable[[], object]]] = [
+        (0.2, "a node is killed", lambda: nodes.remove_node(first, allow_graceful=False)),
+        (0.35, "a node joins", lambda: nodes.add_node(**_NODE)),
+        (0.5, "a node is told that it will go in 60 s", lambda: drain(second, nodes.gcs_address)),
+        (0.55, "another joins", lambda: nodes.add_node(**_NODE)),
+        (0.7, "the job is killed, and given again", job.kill_and_restart),
+    ]
+    while job.runs():
+        if events and ended(storage) >= events[0][0] * count:
+            _, text, happen = events.pop(0)
+            say(text)
+            happen()
+        watch.sample()
+        time.sleep(0.5)
+    say(f"the job has ended with {job.code}, {len(events)} events left")
+    watch.report()
+    versions = Counter(row.style_id for row in StyleCatalog.open(storage).list())
+    print(f"{len(versions)} of {count} styles registered, {sum(versions.values()) - len(versions)} of them twice")
+    left = [*storage.list_files("train"), *storage.list_files("leases")]
+    print(f"{len(left)} files of states and leases left over {left[:5]}")
+    print(f"{count / (time.monotonic() - started) * 60:.1f} styles a minute, start of the job and all events included")
+    print(job.tail())
+
+
+def ended(storage: Storage) -> int:
+    return len([*Path(storage.uri).glob("checkpoints/*/*/result.json")])
+
+
+class Job:
+    """The driver, a process of its own beside the head."""
+
+    def __init__(self, file: Path, address: str) -> None:
+        self._command = [sys.executable, str(ROOT / "jobs/train_styles.py"), "--config", str(file)]
+        self._command += ["--checkpoint-seconds", "1"]
+        self._env = os.environ | {"RAY_ADDRESS": address, "PYTHONPATH": str(ROOT)}
+        self._log = file.with_name("job.log")
+        self._start()
+
+    def _start(self) -> None:
+        with self._log.open("a") as log:
+            self.process = subprocess.Popen(
+                self._command, env=self._env, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    def kill_and_restart(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self._start()
+
+    def runs(self) -> bool:
+        return self.process.poll() is None
+
+    @property
+    def code(self) -> int:
+        return self.process.wait()
+
+    def tail(self) -> str:
+        lines = self._log.read_text().splitlines()
+        return "\n".join([line for line in lines if "registered" not in line and "│" not in line][-12:])
+
+
+class HeadMemory:
+    """Proportional set size of driver, GCS and the head's raylet with its workers, as styles end."""
+
+    def __init__(self, nodes: Any, job: Job, storage: Storage) -> None:
+        infos = [info for kind in ("gcs_server", "raylet") for info in nodes.head_node.all_processes[kind]]
+        self._pids = [info.process.pid for info in infos]
+        self._job = job
+        self._storage = storage
+        self._samples: list[tuple[int, float]] = []
+        self._last = 0.0
+
+    def sample(self) -> None:
+        if time.monotonic() - self._last < _SAMPLE_S:
+            return
+        self._last = time.monotonic()
+        self._samples.append((ended(self._storage), sum(map(self._tree, [*self._pids, self._job.process.pid])) / 2**20))
+
+    def _tree(self, pid: int) -> float:
+        total = 0.0
+        with suppress(psutil.Error):
+            process = psutil.Process(pid)
+            for member in [process, *process.children(recursive=True)]:
+                with suppress(psutil.Error):
+                    total += member.memory_full_info().pss
+        return total
+
+    def report(self) -> None:
+        most = max(done for done, _ in self._samples)
+        for i in range(10):
+            there = [mb for done, mb in self._samples if i * most / 10 < done <= (i + 1) * most / 10]
+            if there:
+                print(f"head, {i * 10:2}-{i * 10 + 10} % of the styles: {sum(there) / len(there):.0f} MB on average")
+
+
+def drain(node: Any, gcs_address: str) -> None:
+    """As a cloud's notice reaches Ray."""
+    from ray._raylet import GcsClient
+    from ray.core.generated import autoscaler_pb2
+
+    reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    deadline = int((time.time() + 60) * 1000)
+    accepted, message = GcsClient(address=gcs_address).drain_node(node.node_id, reason, "spot", deadline)
+    assert accepted, message
+
+
+if __name__ == "__main__":
+    main()
