@@ -3,6 +3,8 @@
 A cluster of three nodes and a head on this machine, a tiny base, the real job. On the way a node is killed, one joins,
 one is told that it will go and goes, and the job itself is killed and given again. Says whether every style was
 registered once, what memory the head's processes take as styles end, and which files are left over.
+
+``--start-up`` measures instead what a style waits for in a worker that has trained others, and prints it.
 """
 
 import argparse
@@ -17,15 +19,21 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import psutil
+import torch
 import yaml
 from PIL import Image
 
 from catalog.store import StyleCatalog
+from cluster.commandline.config_file import check, read_yaml
 from cluster.storage import Storage
+from jobs.finetuning.plan import make_plan
+from jobs.finetuning.styles_file import StylesFile
+from jobs.shared.bases import open_base
 from tests.support.tiny import make_tiny_base
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,10 +52,13 @@ def main() -> None:
     parser.add_argument("--styles", type=int, default=300)
     parser.add_argument("--iterations", type=int, default=4)
     parser.add_argument("--folder", type=Path, help="kept, and gone on with; default: a temporary one")
+    parser.add_argument("--start-up", action="store_true")
     arguments = parser.parse_args()
     os.environ |= {"RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_AUTH_MODE": "token"}
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
+        if arguments.start_up:
+            return start_up(make_styles(folder, 6, iterations=1))
         file = make_styles(folder, arguments.styles, arguments.iterations)
         with cluster() as nodes:
             run(file, Storage.open(folder / "out"), arguments.styles, nodes)
@@ -69,6 +80,28 @@ def make_styles(folder: Path, count: int, iterations: int) -> Path:
     return folder / "styles.yaml"
 
 
+def start_up(file: Path) -> None:
+    """Seconds from taking a style to the end of its only iteration, and what that took; the first encodes contents."""
+    from jobs.finetuning.style_queue import Task  # with Ray, which reads the token as it is imported
+    from jobs.finetuning.worker import Contents, Reports, WorkerSettings, train_style
+
+    torch.set_num_threads(1)
+    read = read_yaml(file)
+    plan = make_plan(check(read, StylesFile), read)
+    contents = Contents(open_base(plan.base_location, "cpu"))
+    settings = WorkerSettings(
+        plan.base_location, plan.storage, "benchmark", checkpoint_every_s=60, threads=1, wait=False
+    )
+    told: list[float] = []
+    remote = SimpleNamespace(remote=lambda *_: told.append(time.monotonic()))
+    for style in plan.styles:
+        told.clear()
+        started, reports = time.monotonic(), Reports(SimpleNamespace(used=remote, progress=remote), "worker")
+        train_style(Task(style, again=False), contents, settings, reports)
+        took = style.folder.read_result().train_seconds
+        print(f"{style.style_id}: {told[0] - started:.2f} s to the end of the first iteration, which took {took} s")
+
+
 @contextmanager
 def cluster() -> Iterator[Any]:
     """A head without CPUs and three nodes of one CPU each."""
@@ -86,7 +119,7 @@ def cluster() -> Iterator[Any]:
 
 
 def run(file: Path, storage: Storage, count: int, nodes: Any) -> None:
-    started = time.monotonic()
+    started, before = time.monotonic(), ended(storage)
     first, second, *_ = list(nodes.worker_nodes)
 
     def say(text: str) -> None:
@@ -114,7 +147,8 @@ def run(file: Path, storage: Storage, count: int, nodes: Any) -> None:
     print(f"{len(versions)} of {count} styles registered, {sum(versions.values()) - len(versions)} of them twice")
     left = [*storage.list_files("train"), *storage.list_files("leases")]
     print(f"{len(left)} files of states and leases left over {left[:5]}")
-    print(f"{count / (time.monotonic() - started) * 60:.1f} styles a minute, start of the job and all events included")
+    rate = (count - before) / (time.monotonic() - started) * 60
+    print(f"{rate:.1f} styles a minute, start of the job and all events included")
     print(job.tail())
 
 

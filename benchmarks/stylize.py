@@ -4,6 +4,7 @@
 - ``fidelity``: SSIM and PSNR to the exact path, by forwards and solver.
 - ``manifest``: time and memory of a rerun with nothing to do, of ``--retry-failed`` and of commits, by rows.
 - ``pipeline``: a worker's whole path beside the bare loop over the same batches.
+- ``scheduler``: many styles and pictures on Ray, computing replaced by a pause: loads, and idle devices.
 - ``nodes``: the driver of a run on 64 nodes with stages of fixed time, simulated: what is saturated first.
 
 Times are of the processor where not told otherwise, so that what else the machine does counts little. Results are
@@ -15,7 +16,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-PARTS = ("manifest", "nodes", "pipeline", "fidelity", "cheaper")
+PARTS = ("manifest", "nodes", "scheduler", "pipeline", "fidelity", "cheaper")
 say = partial(print, flush=True)
 
 
@@ -37,6 +38,10 @@ def main() -> None:
         from benchmarks.stylize_parts import nodes
 
         nodes.measure(chunks=400 if quick else 2000, say=say)
+    if "scheduler" in flags.part:
+        from benchmarks.stylize_parts import scheduler
+
+        scheduler.measure(100, 320 if quick else 2000, say)
     if "pipeline" in flags.part:
         from benchmarks.stylize_parts import pipeline
 

@@ -43,6 +43,10 @@ STYLE_ROOM, STRUCTURE_ROOM = 0.01, 0.005
 _STYLIZING = StylizeConfig(quality="standard")
 
 
+Results = dict[tuple[str, str], list[dict[str, Any]]]
+"""The runs of a way on a style."""
+
+
 @dataclass(frozen=True)
 class Way:
     """One way to train: a loop and settings over the base's own."""
@@ -85,6 +89,11 @@ class TrainStylesBenchmarkFlags(JobFlags):
     photos: Path = Field(Path("samples/portraits"), description="Folder of held-out photographs.")
     count: int = Field(8, gt=0, description="Photographs measured on, the first by name.")
     release_iterations: int = Field(28, gt=0, description="Iterations of the release's loop.")
+    release_on: tuple[str, ...] = Field(
+        (),
+        description="Styles trained by the release's loop, default: all; for the others ``bank`` stands in, which makes"
+        " the same updates, at the pace that the release's loop has on these.",
+    )
     iterations: tuple[int, ...] = Field((8, 10, 14, 20, 28), description="Lengths that our ways are tried at, rising.")
     sources: tuple[str, ...] = Field((), description="Styles trained for the warm start alone.")
     ways: tuple[str, ...] = Field((), description=f"Of {', '.join(WAYS)}; default: all.")
@@ -119,14 +128,16 @@ def main() -> int:
         )
     flags.out.mkdir(parents=True, exist_ok=True)
     styles = [name for name in _pictures(flags.references, flags.styles) if not flags.only or name in flags.only]
-    results: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    ways = [*(flags.ways or WAYS)]
+    results: Results = {}
+    compared = {"release", "bank"} if flags.release_on else {"release"}
+    ways = [name for name in WAYS if name in compared or name in (flags.ways or WAYS)]
     if "warm" in ways:
         for style in flags.sources:
             _measured("adapters", style, flags.model_copy(update={"iterations": flags.iterations[:1]}), {})
     for name in ways:
         for style in styles:
-            results[name, style] = _measured(name, style, flags, results)
+            if name != "release" or _by_release(style, flags):
+                results[name, style] = _measured(name, style, flags, results)
     report = _report(ways, styles, results)
     (flags.out / "report.md").write_text(report)
     _draw(ways, styles, results).save(flags.out / "curves.png")
@@ -134,12 +145,13 @@ def main() -> int:
     return ExitCode.DONE
 
 
-def _measured(
-    name: str, style: str, flags: TrainStylesBenchmarkFlags, known: dict[tuple[str, str], list[dict[str, Any]]]
-) -> list[dict[str, Any]]:
+def _measured(name: str, style: str, flags: TrainStylesBenchmarkFlags, known: Results) -> list[dict[str, Any]]:
     """The runs of one way on one style, up to the first that is as good as the release's."""
     way = WAYS[name]
-    lengths = (1,) if way.timed else (flags.release_iterations,) if way.loop == "release" else flags.iterations
+    timed = way.timed and (name != "bank" or _by_release(style, flags))
+    whole = (flags.release_iterations,)
+    lengths = (1,) if timed else whole if name in ("release", "bank") else flags.iterations
+    target = _target(style, known)
     runs: list[dict[str, Any]] = []
     for iterations in lengths:
         job = Job(name, style, iterations, flags)
@@ -150,9 +162,19 @@ def _measured(
         runs.append(json.loads(job.path.read_text()))
         last = runs[-1]["curve"][-1]
         console.print(f"{name} {style}: {iterations} iterations, {last}", markup=False)
-        if (("release", style) in known and _equal(last, known["release", style][-1]["curve"][-1])) or way.timed:
+        if not timed and target and _equal(last, target["curve"][-1]):
             break
     return runs
+
+
+def _by_release(style: str, flags: TrainStylesBenchmarkFlags) -> bool:
+    return not flags.release_on or style in flags.release_on
+
+
+def _target(style: str, results: Results) -> dict[str, Any] | None:
+    """The run whose end the other ways of a style have to reach."""
+    runs = results.get(("release", style)) or results.get(("bank", style))
+    return runs[-1] if runs else None
 
 
 def _equal(ours: dict[str, float], release: dict[str, float]) -> bool:
@@ -199,7 +221,7 @@ def run(job: Job) -> None:
         done = training.iterations_done
         if done % every == 0 or training.done:
             point = {"iteration": done, "seconds": seconds}
-            curve.append(point if way.timed else point | _figures(training, base, judge, photos))
+            curve.append(point if job.iterations == 1 else point | _figures(training, base, judge, photos))
         if way.loop == "release" or done % every == 0:
             torch.save({"training": training.state_dict(), "curve": curve, "seconds": seconds}, state_file)
     checkpoint = training.checkpoint(job.style, "official")
@@ -307,53 +329,72 @@ def _tensor(picture: Image.Image, base: Base) -> Tensor:
     return to_tensor(fit(picture, base.image_size)[0])[None]
 
 
-def _report(ways: list[str], styles: list[str], results: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
-    """A table of all ways, means over styles; its last line, ``cheaper: N.N``, is of the cheapest equal one."""
+def _report(ways: list[str], styles: list[str], results: Results) -> str:
+    """Tables of all ways, means over styles, and of every style; the last line, ``cheaper: N.N``, is of the cheapest
+    way that is equal on all."""
     lines = [
         "| way | what it adds | s an iteration | TFLOP | iterations | s to equal quality | times cheaper | style |"
         " structure | edges | MB stored | MB of a state | peak MB |",
         "|---" * 13 + "|",
     ]
-    cheaper, release_seconds = 0.0, 0.0
+    cheaper, release = 0.0, _release_points(styles, results)
+    each: dict[str, list[str]] = {style: [f"{release[style]['seconds']:.0f}"] for style in styles}
+    judged = [name for name in ways if name != "release" and not WAYS[name].timed]
     for name in ways:
-        runs = [results[name, style][-1] for style in styles]
+        runs = [results[name, style][-1] for style in styles if (name, style) in results]
         ends = [run["curve"][-1] for run in runs]
-        pace = _mean([end["seconds"] / end["iteration"] for end in ends])
-        row = [name, WAYS[name].lever, f"{pace:.2f}", f"{_mean([run['flop'] for run in runs]) / 1e12:.2f}"]
+        row = [name, WAYS[name].lever, f"{_mean([end['seconds'] / end['iteration'] for end in ends]):.2f}"]
+        row += [f"{_mean([run['flop'] for run in runs]) / 1e12:.2f}"]
         if WAYS[name].timed:
-            row += ["", "", "", "", "", ""]
+            row += [""] * 6
         else:
-            points = [_reached(results[name, style][-1], results.get(("release", style))) for style in styles]
-            seconds = _mean([point["seconds"] for point in points])
-            release_seconds = seconds if name == "release" else release_seconds
-            equal = all(point["equal"] for point in points)
-            cheaper = max(cheaper, release_seconds / seconds) if equal else cheaper
-            row += [
-                f"{_mean([p['iteration'] for p in points]):.0f}",
-                f"{seconds:.0f}" + ("" if equal else " (not equal)"),
-            ]
-            row += [f"{release_seconds / seconds:.1f}"]
-            row += [f"{_mean([p[figure] for p in points]):.3f}" for figure in ("style", "structure", "edges")]
+            points = release if name == "release" else {s: _reached(name, s, results) for s in styles}
+            seconds = _mean([point["seconds"] for point in points.values()])
+            times = _mean([point["seconds"] for point in release.values()]) / seconds
+            equal = [style for style in styles if points[style]["equal"]]
+            if len(equal) == len(styles):
+                cheaper = max(cheaper, times)
+            row += [f"{_mean([point['iteration'] for point in points.values()]):.1f}"]
+            row += [f"{seconds:.0f} (equal on {len(equal)} of {len(styles)})", f"{times:.1f}"]
+            row += [f"{_mean([p[figure] for p in points.values()]):.3f}" for figure in ("style", "structure", "edges")]
+            for style, point in points.items() if name in judged else ():
+                each[style] += [f"{point['seconds']:.0f}" + ("" if point["equal"] else " (not equal)")]
+                each[style] += [f"{release[style]['seconds'] / point['seconds']:.1f}"]
         row += [f"{_mean([run[size] for run in runs]) / 1e6:.2f}" for size in ("bytes", "state_bytes")]
         row += [f"{_mean([run['memory'] for run in runs]) / 1e6:.0f}"]
         lines.append(f"| {' | '.join(row)} |")
+    lines += ["", f"| style, s to equal quality | release | {' | '.join(f'{name} | times' for name in judged)} |"]
+    lines += ["|---" * (2 + 2 * len(judged)) + "|"]
+    lines += [f"| {style} | {' | '.join(cells)} |" for style, cells in each.items()]
     return "\n".join([*lines, "", f"cheaper: {cheaper:.1f}"])
 
 
-def _reached(run: dict[str, Any], release: list[dict[str, Any]] | None) -> dict[str, Any]:
-    """The first point as good as the release's end, or the last."""
-    target = release[-1]["curve"][-1] if release else run["curve"][-1]
-    for point in run["curve"]:
-        if _equal(point, target):
+def _release_points(styles: list[str], results: Results) -> dict[str, dict[str, Any]]:
+    """Where the release's loop first was as good as at its end, by style; of stand-ins, at the pace of its loop."""
+    ends = [runs[-1]["curve"][-1] for (way, _), runs in results.items() if way == "release"]
+    pace = _mean([end["seconds"] / end["iteration"] for end in ends]) if ends else float("nan")
+    points = {}
+    for style in styles:
+        own = ("release", style) in results
+        point = _reached("release" if own else "bank", style, results)
+        points[style] = point if own else point | {"seconds": pace * point["iteration"]}
+    return points
+
+
+def _reached(way: str, style: str, results: Results) -> dict[str, Any]:
+    """The first point of the last run that is as good as the release's end, or its last point."""
+    curve, target = results[way, style][-1]["curve"], _target(style, results)
+    for point in curve:
+        if target is None or _equal(point, target["curve"][-1]):
             return point | {"equal": True}
-    return run["curve"][-1] | {"equal": False}
+    return curve[-1] | {"equal": False}
 
 
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
 
-def _draw(ways: list[str], styles: list[str], results: dict[tuple[str, str], list[dict[str, Any]]]) -> Image.Image:
+def _draw(ways: list[str], styles: list[str], results: Results) -> Image.Image:
     """Style distance (above) and structure distance (below) by processor seconds, one line a way and style."""
     width, height, margin = 900, 320, 40
     image = Image.new("RGB", (width, 2 * height), "white")
@@ -361,7 +402,7 @@ def _draw(ways: list[str], styles: list[str], results: dict[tuple[str, str], lis
     shown = [name for name in ways if not WAYS[name].timed]
     hues = ["black", "#d62728", "#1f77b4", "#2ca02c", "#9467bd", "#ff7f0e"]
     colors = {name: hues[i % len(hues)] for i, name in enumerate(shown)}
-    curves = [(n, r["curve"]) for n in shown for s in styles for r in results[n, s]]
+    curves = [(n, r["curve"]) for n in shown for s in styles for r in results.get((n, s), ())]
     right = max(point["seconds"] for _, curve in curves for point in curve)
     for part, figure in enumerate(("style", "structure")):
         top = max(point[figure] for _, curve in curves for point in curve)

@@ -64,8 +64,10 @@ def read_table(table: DeltaTable, columns: Sequence[str], predicate: str | None 
 
     reader = pa.RecordBatchReader.from_stream(table.scan(columns=list(columns), predicate=predicate))
     schema = pa.schema([(f.name, pa.string() if f.type == pa.string_view() else f.type) for f in reader.schema])
+    memory = pa.default_cpu_memory_manager()
     for batch in reader:
-        yield batch.cast(schema)
+        # Copied: a column as it came keeps alive all that was read for its batch, however few rows passed.
+        yield batch.cast(schema).copy_to(memory)
 
 
 @contextmanager

@@ -84,7 +84,7 @@ def _train(
                 report: Report = ray.get(queue.report.remote())
                 unfinished = report.unfinished
                 fleet.heard(report.ended_by, report.usages)
-                progress.show(report.rows)
+                progress.show(report.rows, report.training)
                 for note in report.notes:
                     console.print(note, markup=False)
                 for outcome in report.outcomes:

@@ -163,7 +163,8 @@ def _check_shared(info: ClusterInfo, shared: Sequence[Storage]) -> None:
         storage.write_bytes(probe, b"")
         try:
             on = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
-            seen = ray.get([sees.options(scheduling_strategy=s).remote(storage, probe) for s in on], timeout=300)
+            asked = [sees.options(scheduling_strategy=s).remote(storage, probe) for s in on]
+            seen = [_answer(reference) for reference in asked]
         except ray.exceptions.GetTimeoutError as error:
             raise ClusterError(f"a node of the cluster does not run tasks, so {storage} cannot be looked at") from error
         finally:
@@ -173,6 +174,16 @@ def _check_shared(info: ClusterInfo, shared: Sequence[Storage]) -> None:
                 f"{storage} is not the same folder on every node: what is written here is not seen on "
                 f"{', '.join(blind)}; give a folder that all nodes mount, or s3://bucket/prefix"
             )
+
+
+def _answer(reference: Any) -> bool:
+    """Of a node that was asked whether it sees a file; yes where it has left meanwhile, or is about to."""
+    import ray
+
+    try:
+        return bool(ray.get(reference, timeout=300))
+    except (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError, ray.exceptions.WorkerCrashedError):
+        return True
 
 
 def _check_answers(address: str) -> None:

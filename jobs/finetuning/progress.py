@@ -34,9 +34,9 @@ class TrainingProgress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._bars.stop()
 
-    def show(self, rows: dict[str, tuple[int, int, float]]) -> None:
-        """``rows``: style → (iterations done, of, loss)."""
-        gauge("osasis_styles_training", sum(done < of for done, of, _ in rows.values()))
+    def show(self, rows: dict[str, tuple[int, int, float]], training: int) -> None:
+        """``rows``: style → (iterations done, of, loss), of those with news; ``training``: styles that workers have."""
+        gauge("osasis_styles_training", training)
         for style, (done, _, loss) in rows.items():
             gauge("osasis_style_loss", loss, style=style)
             self._bars.update(self._tasks[style], completed=done, loss=f"{loss:.2f}")

@@ -44,6 +44,8 @@ class Report:
     """What has changed since the last report, and how much is left."""
 
     unfinished: int
+    training: int = 0
+    """Styles that workers have."""
     rows: dict[str, tuple[int, int, float]] = field(default_factory=dict)
     """Progress of the styles under way: iterations done, of, loss."""
     outcomes: list[Outcome] = field(default_factory=list)
@@ -118,7 +120,8 @@ class StyleQueue:
 
     def report(self) -> Report:
         news, self._news = self._news, Report(0)
-        news.unfinished = len(self._waiting) + len(self._running)
+        news.training = len(self._running)
+        news.unfinished = len(self._waiting) + news.training
         return news
 
     def _close(self, worker: str, error: str | None, seconds: float = 0.0, iterations: int = 0) -> None:

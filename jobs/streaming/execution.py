@@ -35,6 +35,9 @@ DECODE_CPUS = 0.25
 CHUNKS_AHEAD = 3
 """Chunks under way for each worker, the one that it computes included: bounds memory, whatever the number of inputs."""
 
+RESULTS_AHEAD = 64
+"""Batches of a worker whose outcomes may wait for the driver before it stops computing: they are a few kB each."""
+
 PASSES_IN_VAIN = 3
 """Executions that may end in an error of Ray's with nothing finished before the run does."""
 
@@ -136,6 +139,7 @@ class Execution:
         context.target_max_block_size = (
             1  # a block is a row: a chunk, or the outcomes of a batch, as soon as it is there
         )
+        context._max_num_blocks_in_streaming_gen_buffer = RESULTS_AHEAD  # 2 by default; has no public name
         with DataContext.current(context):
             dataset = (
                 ray.data.from_arrow(pa.table({"begin": [0]}))

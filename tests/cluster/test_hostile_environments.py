@@ -387,6 +387,16 @@ def _(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
 
 
+@environment("a node that leaves as a job starts")
+def _(ray_cluster: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import ray
+
+    there = ray.nodes()
+    monkeypatch.setattr(ray, "nodes", lambda: [*there, there[0] | {"NodeID": "1" * 56}])
+    info = ClusterInfo("here", started_here=False, cpus=4, gpus=0, nodes=2)
+    connection._check_shared(info, [Storage.open(tmp_path)])
+
+
 @environment("storage on one node's own disk, on a cluster of several nodes")
 def _(ray_cluster: None, tmp_path: Path) -> None:
     info = ClusterInfo("here", started_here=False, cpus=4, gpus=0, nodes=2)

@@ -1,5 +1,7 @@
 """Which worker trains which style, and what follows when workers die."""
 
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -29,7 +31,7 @@ def test_each_style_goes_to_one_worker(queue: StyleQueue) -> None:
     assert [taken(queue, worker) for worker in ("x", "y")] == ["c", None]
     report = queue.report()
     assert report.outcomes == [Outcome("a", None), Outcome("b", "no such picture")]
-    assert (report.ended_by, report.unfinished) == ({"x", "y"}, 1)
+    assert (report.ended_by, report.unfinished, report.training) == ({"x", "y"}, 1, 1)
     queue.ended("x")
     queue.ended("x")  # a worker that was thought to be dead
     assert queue.report().unfinished == 0
@@ -70,3 +72,9 @@ def test_without_any_worker_the_styles_that_wait_have_failed(queue: StyleQueue) 
     queue.progress("gone", 1, 4, 0.5)
     report = queue.report()
     assert (report.unfinished, report.rows) == (1, {"a": (3, 4, 0.5)})
+
+
+def test_the_processes_that_ray_train_adds_to_a_worker_load_no_torch() -> None:
+    """Which load what a worker's loop and the queue's handle are made of, on the head too."""
+    code = "import sys, jobs.finetuning.fleet, jobs.finetuning.style_queue; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

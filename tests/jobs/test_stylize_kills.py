@@ -1,7 +1,9 @@
 """The stylize job killed at any moment, and run again: nothing missing, nothing twice, nothing half-written."""
 
+import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ import ray
 from cluster.runtime.connection import ClusterError
 from cluster.storage import Storage
 from jobs.streaming.stylizing import Stylizer
-from tests.support.jobs_run import kill_job_when, run_job
+from tests.support.in_process import InProcess
+from tests.support.jobs_run import ROOT, kill_job_when, run_job
 from tests.support.stylize_case import Case
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not import tests
@@ -40,6 +43,51 @@ def test_driver_killed_in_the_middle(tmp_path: Path) -> None:
         assert path.read_bytes().endswith(b"IEND\xaeB`\x82"), "a half-written picture"
     run_job("stylize", *flags)
     assert case.check_consistent(killed=True) == {"done": 2 * pictures}
+
+
+KILLED_AFTER_ITS_THIRD_SHARD = """
+import json, os, signal, sys
+from pathlib import Path
+from cluster.storage import Storage
+from jobs.streaming import recording
+from jobs.streaming.packing import Pack
+from tests.support.in_process import InProcess
+from tests.support.stylize_case import Case
+
+write, written = Pack.write, []
+
+def killed(self, label, outcomes):
+    found = write(self, label, outcomes)
+    written.append(label)
+    if len(written) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return found
+
+Pack.write, recording.COMMIT_ROWS = killed, 1
+root, base, flags = json.loads(sys.argv[1])
+Case(Storage.open(root), Path(base), flags).run(execute=InProcess.connected)
+"""
+
+
+def test_a_process_killed_while_packing_and_keeping_codes(tmp_path: Path) -> None:
+    case, pictures = Case.make(Storage.open(tmp_path / "root"), tmp_path), 12
+    case.add_pictures(pictures)
+    kept, packed = tmp_path / "kept", Path(case.root.uri) / "out" / "packed"
+    case.flags |= {"pack": "webdataset", "keep_structure": str(kept)}
+    told = json.dumps([case.root.uri, str(case.base), case.flags])
+    child = subprocess.run([sys.executable, "-c", KILLED_AFTER_ITS_THIRD_SHARD, told], cwd=ROOT, check=False)
+    assert child.returncode == -signal.SIGKILL
+    before = case.rows()
+    assert len(before) == pictures, "the rows of two shards of four"
+    assert len(list(packed.glob("*/*/*.tar"))) == 3, "one of them without rows"
+    codes = {path: path.stat().st_mtime_ns for path in kept.rglob("*.safetensors")}
+    case.run(execute=InProcess.connected)
+    assert case.check_consistent(killed=True) == {"done": 2 * pictures}
+    assert {row["output_uri"] for row in before} < {row["output_uri"] for row in case.rows()}, "what is recorded stays"
+    assert not list(packed.glob("unfinished/*"))
+    now = {path: path.stat().st_mtime_ns for path in kept.rglob("*.safetensors")}
+    assert len(now) == pictures
+    assert codes.items() <= now.items(), "codes that were kept are not written again"
 
 
 class DiesOnce(Stylizer):

@@ -12,6 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
+from catalog.schema import StyleVersion
 from catalog.store import StyleCatalog
 from cluster.commandline.config_file import ConfigError, check, read_yaml
 from cluster.storage import Storage
@@ -22,7 +23,7 @@ from osasis.checkpoint import load_style
 from osasis.image import decode_image, fit, to_tensor
 from osasis.settings import TrainConfig
 from osasis.style_training import StyleTraining
-from tests.support.jobs_run import call_job, kill_job_when, run_job
+from tests.support.jobs_run import call_job, kill_child_when, kill_job_when, run_job
 from tests.support.tiny import make_tiny_base
 
 
@@ -111,16 +112,34 @@ def test_killed_in_the_middle_the_same_command_finishes(tmp_path: Path, base: Pa
     assert "registered" in output
     assert not [path for path in states.rglob("*") if path.is_file()]
     assert [(row.style_id, row.version) for row in catalog.list()] == [("style-0", 1)]
-    # The run that was cut makes the weights of one that was not, bit for bit.
+    (row,) = catalog.list()
+    assert_weights_of_an_uninterrupted_training(row, tmp_path, base)
+
+
+@pytest.mark.slow
+def test_a_worker_that_dies_is_replaced_and_its_style_resumed(tmp_path: Path, base: Path) -> None:
+    storage = tmp_path / "out"
+    flags = ("--config", styles_file(tmp_path, base, str(storage), count=1, iterations=24), "--checkpoint-seconds", 0)
+    states = storage / "train"
+    output = kill_child_when(
+        "train_styles", *flags, child="RayTrainWorker",
+        condition=lambda: len(list(states.glob("style-*/state-*.pt"))) >= 2,
+    )  # fmt: skip
+    assert "style-0: its worker died; it is resumed" in output
+    assert not [path for path in states.rglob("*") if path.is_file()]
+    (row,) = StyleCatalog.open(Storage.open(storage)).list()
+    assert_weights_of_an_uninterrupted_training(row, tmp_path, base)
+
+
+def assert_weights_of_an_uninterrupted_training(row: StyleVersion, folder: Path, base: Path) -> None:
+    """Bit for bit, of a style of :func:`styles_file`."""
     torch.set_num_threads(1)
-    loaded = load_base(base)
-    for row in catalog.list():
-        config = TrainConfig.model_validate(row.train_config)
-        picture = decode_image((tmp_path / f"{row.style_id.replace('-', ' ')}.png").read_bytes())
-        square, _ = fit(picture, 16, config.fit)
-        training = StyleTraining(loaded, to_tensor(square)[None], config)
-        assert all(math.isfinite(step["total"]) for step in training.run())
-        assert hashlib.sha256(training.checkpoint(row.style_id, "official")).hexdigest() == row.checkpoint_sha256
+    config = TrainConfig.model_validate(row.train_config)
+    picture = decode_image((folder / f"{row.style_id.replace('-', ' ')}.png").read_bytes())
+    square, _ = fit(picture, 16, config.fit)
+    training = StyleTraining(load_base(base), to_tensor(square)[None], config)
+    assert all(math.isfinite(step["total"]) for step in training.run())
+    assert hashlib.sha256(training.checkpoint(row.style_id, "official")).hexdigest() == row.checkpoint_sha256
 
 
 def test_configuration_errors_come_all_at_once_with_their_place(
