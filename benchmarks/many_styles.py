@@ -119,7 +119,7 @@ def cluster() -> Iterator[Any]:
 
 
 def run(file: Path, storage: Storage, count: int, nodes: Any) -> None:
-    started = time.monotonic()
+    started, before = time.monotonic(), ended(storage)
     first, second, *_ = list(nodes.worker_nodes)
 
     def say(text: str) -> None:
@@ -147,7 +147,8 @@ def run(file: Path, storage: Storage, count: int, nodes: Any) -> None:
     print(f"{len(versions)} of {count} styles registered, {sum(versions.values()) - len(versions)} of them twice")
     left = [*storage.list_files("train"), *storage.list_files("leases")]
     print(f"{len(left)} files of states and leases left over {left[:5]}")
-    print(f"{count / (time.monotonic() - started) * 60:.1f} styles a minute, start of the job and all events included")
+    rate = (count - before) / (time.monotonic() - started) * 60
+    print(f"{rate:.1f} styles a minute, start of the job and all events included")
     print(job.tail())
 
 

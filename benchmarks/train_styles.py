@@ -129,7 +129,8 @@ def main() -> int:
     flags.out.mkdir(parents=True, exist_ok=True)
     styles = [name for name in _pictures(flags.references, flags.styles) if not flags.only or name in flags.only]
     results: Results = {}
-    ways = [*(flags.ways or WAYS)]
+    compared = {"release", "bank"} if flags.release_on else {"release"}
+    ways = [name for name in WAYS if name in compared or name in (flags.ways or WAYS)]
     if "warm" in ways:
         for style in flags.sources:
             _measured("adapters", style, flags.model_copy(update={"iterations": flags.iterations[:1]}), {})
@@ -371,7 +372,7 @@ def _report(ways: list[str], styles: list[str], results: Results) -> str:
 def _release_points(styles: list[str], results: Results) -> dict[str, dict[str, Any]]:
     """Where the release's loop first was as good as at its end, by style; of stand-ins, at the pace of its loop."""
     ends = [runs[-1]["curve"][-1] for (way, _), runs in results.items() if way == "release"]
-    pace = _mean([end["seconds"] / end["iteration"] for end in ends])
+    pace = _mean([end["seconds"] / end["iteration"] for end in ends]) if ends else float("nan")
     points = {}
     for style in styles:
         own = ("release", style) in results

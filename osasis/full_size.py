@@ -60,6 +60,7 @@ def full_size(
     transform: FitTransform,
     detail: Detail = "guided",
     texture: Texture = (),
+    strength: float = 1.0,
 ) -> Image.Image:
     """``photo`` with the region of ``transform`` replaced by its stylization; outside of it every byte is the photo's.
 
@@ -69,12 +70,13 @@ def full_size(
         detail: "guided": the photograph's own detail in the colours of the stylization; "residual": with the strokes
             that have no edge there, and the contrast of ``texture``; "none": the stylization enlarged.
         texture: the reference's (:func:`texture_of`).
+        strength: the style's, in [0, 1]; "residual" adds so much of the strokes and of the texture's contrast.
 
     Raises:
         NotFinite: a pixel is NaN or infinite.
     """
     box = _scaled_box(transform, photo.size)
-    part = _part(photo, box, square, stylized, transform, detail, texture)
+    part = _part(photo, box, square, stylized, transform, detail, texture, strength)
     ramps = _ramps(photo.size, box)
     result = photo.copy()
     result.info = {}
@@ -95,6 +97,7 @@ def _part(
     transform: FitTransform,
     detail: Detail,
     texture: Texture,
+    strength: float,
 ) -> Part:
     """What makes the stylization of any part of the region."""
     width, height = box[2] - box[0], box[3] - box[1]
@@ -110,7 +113,8 @@ def _part(
         scale = 1 << octaves(transform.size, min(_MIDDLE, max(width, height)))
         size = (small.shape[2] * scale, small.shape[1] * scale)
         middle = to_tensor(photo.resize(size, Image.Resampling.LANCZOS, box=box))
-    return Upsampler(small, result, (height, width), middle=middle, bands=torch.tensor(texture))
+    bands = torch.tensor(texture)
+    return Upsampler(small, result, (height, width), middle=middle, bands=bands, strength=strength)
 
 
 def _scaled_box(transform: FitTransform, size: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -147,7 +147,8 @@ class StylePipeline:
                 image, cut = listed[len(results)], transforms[len(results)]
                 if size != "base":
                     photo = scaled(upright_rgb(image), size)
-                    result = full_size(photo, square, picture, cut, output.detail, self.style.header.texture)
+                    texture, strength = self.style.header.texture, config.style_strength
+                    result = full_size(photo, square, picture, cut, output.detail, texture, strength)
                 else:
                     result = to_image(picture)
                 results.append(unfit(result, cut) if framing == "original" else result)

@@ -45,6 +45,8 @@ class Upsampler:
             maps alone ("guided").
         bands: contrast of the reference's octaves [any, 3], the one next to the small size first
             (:func:`band_deviations`).
+        strength: of the style, in [0, 1]: strokes and texture come with it, so that the path from the photograph is
+            smooth.
     """
 
     def __init__(
@@ -55,12 +57,13 @@ class Upsampler:
         *,
         middle: Tensor | None = None,
         bands: Tensor | None = None,
+        strength: float = 1.0,
     ) -> None:
         self.maps = color_maps(photo, stylized)
         self._maps_at = _Axes(self.maps, size)
         self.residual: Tensor | None = None
         if middle is not None:
-            self.residual = self._residual(photo, stylized, middle, bands)
+            self.residual = strength * self._residual(photo, stylized, middle, bands)
             self._residual_at = _Axes(self.residual, size)
 
     def __call__(self, photo: Tensor, top: int = 0, left: int = 0) -> Tensor:

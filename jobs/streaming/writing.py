@@ -47,6 +47,8 @@ class Write:
     source: Source
     max_pixels: int
     settings: PictureConfig
+    strength: float = 1.0
+    """The style's."""
     hashed: bool = False
     """Whether pictures are spread over folders named by a hash."""
     packed: bool = False
@@ -85,6 +87,7 @@ class Write:
             FitTransform.model_validate_json(row["transform"]),
             self.settings.detail,
             texture,
+            self.strength,
         )
 
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import yaml
 from deltalake import DeltaTable
 from tenacity import retry, stop_after_delay, wait_fixed
 
+from catalog.filters import Condition
 from catalog.store import StyleCatalog
 from cluster.storage import Storage
 from osasis.base import load_base
@@ -177,6 +179,19 @@ def test_a_style_by_address_and_pictures_by_submission(
     run_job("train_styles", "--config", styles_file(tmp_path, base, storage, "addressed"), env=head.env)
     head.submit("stylize", *stylize_flags(inputs, base, storage), "--styles", "addressed")
     check_pictures(storage, ["addressed"] * 6)
+
+    measured = ("--storage", storage, "--base", base, "--styles", "addressed", "--content", inputs / "images")
+    measured += ("--encode-steps", 10, "--decode-steps", 5, "--output", f"{storage}/evaluation")
+    head.submit("evaluate", *measured)
+    output = Storage.open(f"{storage}/evaluation")
+    table = DeltaTable(output.delta_uri("evaluation"), storage_options=output.delta_options()).to_pyarrow_table()
+    assert Counter((row["method"], row["status"]) for row in table.to_pylist()) == {
+        (method, "done"): 6 for method in ("ours", "colour-transfer", "photograph")
+    }
+    assert "artfid" in output.read_bytes("report.md").decode()
+    catalog = StyleCatalog.open(Storage.open(storage))
+    assert [str(version) for version in catalog.list(where=[Condition.parse("artfid>0")])] == ["addressed@1"]
+    assert "6 pairs measured" in run_job("evaluate", *measured, env=head.env)
 
 
 def test_exit_codes_reach_the_job_list(head: Head) -> None:

@@ -13,6 +13,7 @@ import torch
 from deltalake import DeltaTable
 
 from catalog.filters import Condition
+from catalog.gallery import write_gallery
 from catalog.manifest import Manifest
 from catalog.store import StyleCatalog
 from cluster.commandline.cli import ConfigError
@@ -119,6 +120,9 @@ def test_all_methods_are_measured_on_the_same_photographs_and_again_costs_nothin
     version = StyleCatalog.open(case.root).list(where=[Condition.parse("artfid<1e9")])[0]
     lpips = done[(done["method"] == "ours") & (done["style_id"] == "style-0")]["lpips"].mean()
     assert version.metrics["lpips"] == pytest.approx(lpips)
+    page = case.root.child("styles.html")
+    write_gallery(page, [version], title="Measured", source=case.root.uri)
+    assert all(f'"{metric}"' in page.read_bytes("").decode() for metric in ("artfid", "structure_distance"))
     stored = DeltaTable(case.root.delta_uri("evaluations")).to_pyarrow_table().to_pylist()
     assert {row["method"] for row in stored} == {"ours", "other", "colour-transfer", "photograph"}
     assert "stand-in of tiny" in out.read_bytes("report.md").decode()

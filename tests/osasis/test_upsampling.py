@@ -89,6 +89,21 @@ def test_residual_gives_at_the_bases_own_size_most_of_what_the_base_painted(port
     assert missed["residual"] < 0.3 * missed["guided"]
 
 
+def test_strokes_and_texture_come_with_the_styles_strength(portrait: Image.Image) -> None:
+    square, transform = fit(portrait, 64)
+    small = to_tensor(square)
+    painted = (small + 0.2 * torch.sin(torch.arange(64.0) * 2)).clamp(-1, 1)
+    texture = ((0.3, 0.3, 0.3), (0.2, 0.2, 0.2))
+
+    def at(detail: Detail, strength: float) -> torch.Tensor:
+        return to_tensor(full_size(portrait, small, painted, transform, detail, texture, strength))
+
+    guided, whole, half = at("guided", 1), at("residual", 1), at("residual", 0.5)
+    assert torch.equal(at("residual", 0), guided)
+    inside = ((guided.abs() < 0.9) & (whole.abs() < 0.9)).all(0)  # where nothing is clamped
+    assert ((guided + whole) / 2 - half)[:, inside].abs().max() < 0.02
+
+
 @pytest.mark.parametrize("mode", ["crop", "pad", "squash"])
 @pytest.mark.parametrize("size", [(640, 200), (77, 300), (8, 900), (33, 8), (64, 64), (9, 9)])
 def test_any_size_and_aspect_keeps_its_size(portrait: Image.Image, size: tuple[int, int], mode: FitMode) -> None:

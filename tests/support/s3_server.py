@@ -19,6 +19,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 _KEY, _SECRET, _REGION = "test-access-key", "test-secret-key-0123456789", "us-east-1"
+READER_KEY, READER_SECRET = "reader-access-key", "reader-secret-key-0123456789"
+"""Credentials that may read and list, and write nothing."""
+
 _GRPC_OFFSET = 10_000  # of SeaweedFS
 
 
@@ -53,11 +56,13 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _start_weed(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
-    """SeaweedFS with one identity, so that credentials are really checked."""
+    """SeaweedFS with two identities, so that credentials are really checked."""
     master, volume, filer, s3_port = _free_ports(4)
     identity = {"name": "tests", "credentials": [{"accessKey": _KEY, "secretKey": _SECRET}], "actions": ["Admin"]}
     config = folder / "s3.json"
-    config.write_text(json.dumps({"identities": [identity]}))
+    reader_keys = [{"accessKey": READER_KEY, "secretKey": READER_SECRET}]
+    reader = {"name": "reader", "credentials": reader_keys, "actions": ["Read", "List"]}
+    config.write_text(json.dumps({"identities": [identity, reader]}))
     weed = Path(sys.executable).with_name("weed")
     log = (folder / "weed.log").open("wb")
     process = subprocess.Popen(
