@@ -1,10 +1,13 @@
 """What a cluster holds, and how many workers of a kind fit into it."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import floor
 
 from cluster.runtime.connection import ClusterError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Resources:
 def capacity(resources: Resources) -> int:
     """How many workers of this kind the connected cluster can run at the same time, counted node by node.
 
-    It counts what the nodes have, not what is free of other jobs.
+    It counts what the nodes have, not what is free of other jobs. That GPUs are left unused is logged.
 
     Raises:
         ClusterError: not even one fits on any node.
@@ -41,6 +44,8 @@ def capacity(resources: Resources) -> int:
             f"one worker needs {resources}, which no node of the cluster has (nodes: {there}); "
             "ask for less or add a node"
         )
+    if (gpus := sum(node.get("GPU", 0.0) for node in nodes)) and not resources.gpus:
+        log.warning("the cluster has GPUs (%g), and this job computes on CPUs: --gpus-per-worker 1 uses them", gpus)
     return total
 
 

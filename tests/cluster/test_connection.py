@@ -64,6 +64,17 @@ def test_capacity_counts_whole_workers(ray_cluster: None) -> None:
         capacity(Resources(cpus=0))
 
 
+def test_gpus_that_are_left_unused_are_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    import ray
+
+    nodes = [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0}}, {"Alive": True, "Resources": {"CPU": 8.0}}]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    assert capacity(Resources(cpus=1, gpus=0.5)) == 4
+    assert not caplog.records
+    assert capacity(Resources(cpus=1)) == 16
+    assert caplog.messages == ["the cluster has GPUs (2), and this job computes on CPUs: --gpus-per-worker 1 uses them"]
+
+
 def test_workers_reach_the_storage(ray_cluster: None, storage: Any) -> None:
     import ray
 
