@@ -60,7 +60,8 @@ def test_a_run_that_lost_its_lease_commits_nothing(storage: Storage) -> None:
 
     variant = Variant("waves", 1, params_hash="ours")
     record = Record(Manifest(storage), [variant], run_id="run", seed=0, before_commit=lost)
-    record.add("worker", [{"input_uri": "a.png", "variant": variant.label, "status": "done"}])
+    outcome = {"input_uri": "a.png", "variant": variant.label, "status": "done", "error_type": None, "seconds": 0.1}
+    record.add("worker", [outcome])
     with pytest.raises(LeaseLost):
         record.flush()
     assert Manifest(storage).table() is None
