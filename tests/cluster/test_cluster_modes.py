@@ -188,7 +188,7 @@ def test_a_style_by_address_and_pictures_by_submission(
     assert Counter((row["method"], row["status"]) for row in table.to_pylist()) == {
         (method, "done"): 6 for method in ("ours", "colour-transfer", "photograph")
     }
-    assert "artfid" in output.read_bytes("report.md").decode()
+    assert "ArtFID" in output.read_bytes("report.md").decode()
     catalog = StyleCatalog.open(Storage.open(storage))
     assert [str(version) for version in catalog.list(where=[Condition.parse("artfid>0")])] == ["addressed@1"]
     assert "6 pairs measured" in run_job("evaluate", *measured, env=head.env)
