@@ -191,7 +191,7 @@ def test_a_style_by_address_and_pictures_by_submission(
     assert "ArtFID" in output.read_bytes("report.md").decode()
     catalog = StyleCatalog.open(Storage.open(storage))
     assert [str(version) for version in catalog.list(where=[Condition.parse("artfid>0")])] == ["addressed@1"]
-    assert "6 pairs measured" in run_job("evaluate", *measured, env=head.env)
+    assert "18 pairs measured" in run_job("evaluate", *measured, env=head.env)
 
 
 def test_exit_codes_reach_the_job_list(head: Head) -> None:
