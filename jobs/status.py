@@ -1,17 +1,16 @@
 """Lists the runs of a storage and what they do or did, from their records alone."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import ClassVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
 from cluster.commandline.cli import ExitCode, JobFlags, Uri, parse_flags, run_job
-from cluster.runtime.run_record import RunRecord
-from cluster.storage import Storage, StorageError
+from cluster.runtime.run_record import RunRecord, records
+from cluster.storage import Storage
 
 
 class StatusFlags(JobFlags):
@@ -29,21 +28,6 @@ class StatusFlags(JobFlags):
     limit: int = Field(20, gt=0, description="At most N runs.")
     job: str | None = Field(None, description="Runs of this job only, such as stylize.")
     json_lines: bool = Field(False, description="Print a JSON object per run, for programs.")
-
-
-def records(storage: Storage, limit: int, job: str | None = None) -> Iterator[RunRecord]:
-    """The newest first. Records that cannot be read, damaged or of a later version, are skipped."""
-    found = 0
-    for name in sorted(storage.list_files("runs", recursive=False), reverse=True):
-        if not name.endswith(".json") or found == limit:
-            continue
-        try:
-            record = RunRecord.model_validate_json(storage.read_bytes(f"runs/{name}"))
-        except (StorageError, ValidationError):
-            continue
-        if job is None or record.job == job:
-            found += 1
-            yield record
 
 
 def row(record: RunRecord, now: datetime) -> list[str]:

@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cluster.commandline.exit_code import ExitCode
 from cluster.commandline.logs import of_run
@@ -111,6 +111,24 @@ def run_record(storage: Storage, *, job: str, config: BaseModel | Mapping[str, A
         close("failed" if isinstance(error, Exception) else "stopped", error)
         raise
     close("done" if record.exit_code == ExitCode.DONE else "done-with-failures")
+
+
+def records(storage: Storage, limit: int, job: str | None = None) -> Iterator[RunRecord]:
+    """Of the runs below ``storage``, the newest first.
+
+    Records that cannot be read, damaged or of a later version, are skipped.
+    """
+    found = 0
+    for name in sorted(storage.list_files("runs", recursive=False), reverse=True):
+        if not name.endswith(".json") or found == limit:
+            continue
+        try:
+            record = RunRecord.model_validate_json(storage.read_bytes(f"runs/{name}"))
+        except (StorageError, ValidationError):
+            continue
+        if job is None or record.job == job:
+            found += 1
+            yield record
 
 
 def new_run_id() -> str:

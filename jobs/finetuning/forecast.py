@@ -4,9 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
-from cluster.runtime.run_record import RunRecord
+from cluster.runtime.run_record import records
 from cluster.storage import Storage
 from jobs.finetuning.admission import Usage
 from osasis.settings import TrainConfig
@@ -73,10 +71,8 @@ def forecast(storage: Storage, base: str, configs: Iterable[TrainConfig]) -> For
     works = {str(_work(config)) for config in wanted}
     if len(works) != 1:
         return None
-    names = sorted(storage.list_files("runs", recursive=False), reverse=True)[:_LOOKED_AT]
-    for name in names:
-        record = _read(storage, f"runs/{name}")
-        if record is None or record.job != "train_styles" or record.config.get("base") != base:
+    for record in records(storage, _LOOKED_AT):
+        if record.job != "train_styles" or record.config.get("base") != base:
             continue
         trained = record.config.get("styles", {}).values()
         rate = record.metrics.get("iteration_seconds")
@@ -93,11 +89,3 @@ def forecast(storage: Storage, base: str, configs: Iterable[TrainConfig]) -> For
 
 def _work(config: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in sorted(config.items()) if name not in _NO_MATTER}
-
-
-def _read(storage: Storage, name: str) -> RunRecord | None:
-    """None where it is damaged."""
-    try:
-        return RunRecord.model_validate_json(storage.read_bytes(name))
-    except ValidationError:
-        return None

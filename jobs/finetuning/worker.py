@@ -100,7 +100,7 @@ def train_styles(config: dict[str, Any]) -> None:
 
 @dataclass
 class Reports:
-    """What a training tells the queue, and hears of its node."""
+    """What a training tells the queue, and whether its node is about to go."""
 
     queue: Any
     worker: str

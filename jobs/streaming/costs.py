@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
-from cluster.runtime.run_record import RunRecord
+from cluster.runtime.run_record import RunRecord, records
 from cluster.storage import Storage
-from jobs.status import records
 from jobs.streaming.planning import Tally
 from jobs.streaming.run import Stages
 

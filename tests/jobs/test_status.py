@@ -5,7 +5,7 @@ from contextlib import suppress
 
 import pytest
 
-from cluster.runtime.run_record import RunRecord, run_record
+from cluster.runtime.run_record import RunRecord, records, run_record
 from cluster.storage import Storage
 from jobs import status
 
@@ -42,7 +42,7 @@ def test_a_storage_without_runs_says_so(
 
 def test_a_run_that_has_not_ended_shows_how_long_it_has_been_going(storage: Storage) -> None:
     with run_record(storage, job="stylize", config={}) as record:
-        (found,) = status.records(storage, 5)
+        (found,) = records(storage, 5)
         assert isinstance(found, RunRecord)
         assert found.run_id == record.run_id
         assert status.row(found, found.started_at)[2:5] == ["running", f"{found.started_at:%Y-%m-%d %H:%M}", "0:00:00"]
