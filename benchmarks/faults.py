@@ -19,6 +19,8 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tests.support is not installed
+os.environ["RAY_AUTH_MODE"] = "token"  # as Ray is imported, which reads it then
+os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 from benchmarks.faults_parts.job import ROOT, Job
 from benchmarks.faults_parts.storm import JobName, Storm
@@ -43,7 +45,6 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     count = DECK if arguments.quick else arguments.faults
-    os.environ |= {"RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_AUTH_MODE": "token"}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         logs = arguments.logs or folder

@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.runtime.connection import ClusterError, connect
 from cluster.runtime.metrics import gauge
@@ -63,7 +64,8 @@ class Execution:
         self.workers = workers
         gauge("osasis_workers", workers)
         self._resources = resources
-        self._coordinator: Any = ray.remote(num_cpus=0)(Coordinator).remote(workers)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # lives as the driver
+        self._coordinator: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(Coordinator).remote(workers)
         ledger = RemoteLedger(self._coordinator)
         self._feed, self._decode = Feed(self._coordinator), _Decode(decode, ledger)
         self._worker, self._task = worker, (task, ledger)

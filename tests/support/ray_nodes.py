@@ -24,7 +24,8 @@ class Nodes:
 
     def __init__(self, cpus: int, dashboard: bool = False) -> None:
         """``cpus`` of each worker."""
-        from ray.cluster_utils import Cluster  # Ray reads the token as it is imported
+        from ray._common.utils import reset_ray_address  # Ray reads the token as it is imported
+        from ray.cluster_utils import Cluster
 
         self._cpus = cpus
         self._numbers = count()
@@ -34,6 +35,7 @@ class Nodes:
         self.cluster = Cluster(
             initialize_head=True, head_node_args=head | {"include_dashboard": dashboard} | self._own_folder()
         )
+        reset_ray_address()  # no ray.init() of this machine's finds this cluster by itself
         self.workers: list[Any] = []
 
     @property
