@@ -64,7 +64,9 @@ class Execution:
         self.workers = workers
         gauge("osasis_workers", workers)
         self._resources = resources
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # lives as the driver
+        here = NodeAffinitySchedulingStrategy(
+            ray.get_runtime_context().get_node_id(), soft=False
+        )  # lives as the driver
         self._coordinator: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(Coordinator).remote(workers)
         ledger = RemoteLedger(self._coordinator)
         self._feed, self._decode = Feed(self._coordinator), _Decode(decode, ledger)
