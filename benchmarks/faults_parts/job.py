@@ -64,6 +64,10 @@ class Job:
         self.process.wait()
         return True
 
+    def kill_and_restart(self) -> None:
+        self.kill()
+        self.start()
+
     def stop(self) -> None:
         if self.runs():
             os.killpg(self.process.pid, signal.SIGKILL)
