@@ -22,7 +22,7 @@ WAIT_S = 60.0
 HUNG_S = 300.0
 """A job that runs so long without progress hangs."""
 _TICK_S, _MEASURE_S = 0.1, 20.0
-_WORKERS: dict[JobName, str] = {"stylize": "MapWorker(MapBatches(Stylizer", "train": "RayTrainWorker"}
+_WORKERS: dict[JobName, str] = {"stylize": "MapBatches(Stylizer", "train": "RayTrainWorker"}
 """How Ray titles the processes that compute."""
 
 _DECK = (
@@ -166,13 +166,13 @@ class Trial:
 
     def _strike(self) -> None:
         """The next kind that is possible now; those before it stay on top."""
-        if not self._drawn:
-            self._drawn = [*_DECK, *self._random.sample(_OF_STORAGE, DECK - len(_DECK))]
-            self._random.shuffle(self._drawn)
         for place, kind in enumerate(self._drawn):
             if self._try(kind):
                 del self._drawn[place]
                 return
+        if not self._drawn or time.monotonic() - self._last > WAIT_S:
+            deck = [*_DECK, *self._random.sample(_OF_STORAGE, DECK - len(_DECK))]
+            self._drawn += self._random.sample(deck, len(deck))
 
     def _try(self, kind: str) -> bool:
         """Whether it has happened, or is on its way."""
