@@ -14,6 +14,7 @@ the exit code is 1 if anything was lost or doubled, or is left over.
 import argparse
 import os
 import secrets
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -44,6 +45,7 @@ def main() -> int:
         "--logs", type=Path, help="folder for the jobs' output, which is kept; default: a temporary one"
     )
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is stopped
     count = DECK if arguments.quick else arguments.faults
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
