@@ -10,12 +10,15 @@ import shutil
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from inspect import cleandoc, get_annotations
 from itertools import groupby
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+
+from cluster.commandline.durations import typed
 
 _NOTES = """\
 URI is a local path or s3://bucket/prefix. LIST is comma-separated, or the flag is given several times.
@@ -147,6 +150,8 @@ def _default(value: Any) -> str:
         return ""
     if isinstance(value, (list, tuple, dict)):
         return ",".join(map(str, value)) if not isinstance(value, dict) else ""
+    if isinstance(value, timedelta):
+        return typed(value)
     return f"{value:g}" if isinstance(value, float) else str(value).replace("%", "%%")
 
 
