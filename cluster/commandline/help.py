@@ -112,7 +112,7 @@ def _owner(model: type[BaseModel], name: str) -> type[BaseModel]:
     A class without a docstring of its own continues the group of the class that it inherits from.
     """
     owner = [kind for kind in model.__mro__ if name in get_annotations(kind)][-1]
-    return owner if owner.__dict__.get("__doc__") else owner.__mro__[1]
+    return next(kind for kind in owner.__mro__ if kind.__dict__.get("__doc__"))
 
 
 def _rank(owner: type[BaseModel], flags: type[BaseModel], base: type[BaseModel]) -> tuple[int, int]:
