@@ -67,10 +67,10 @@ class Execution:
         self.workers = workers
         gauge("osasis_workers", workers)
         self._resources = resources
-        here = NodeAffinitySchedulingStrategy(
-            ray.get_runtime_context().get_node_id(), soft=False
-        )  # lives as the driver
-        self._coordinator: Any = ray.remote(num_cpus=0, scheduling_strategy=here)(Coordinator).remote(workers)
+        # Beside the driver: no other node's death ends the run.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor: Any = ray.remote(num_cpus=0)(Coordinator)
+        self._coordinator: Any = actor.options(scheduling_strategy=here).remote(workers)
         ledger = RemoteLedger(self._coordinator)
         self._feed, self._decode = Feed(self._coordinator), _Decode(decode, ledger)
         self._worker, self._task = worker, (task, ledger)
