@@ -131,8 +131,8 @@ class TrainConfig(_Settings):
         min_length=1,
         exclude_if=lambda start: start == "none",
         description="Where training begins: none, the base itself; nearest, the average of the catalog's two nearest"
-        " styles of this base, if it has some; or the average of styles by id, id@version, id@alias or tag:TAG,"
-        " separated by commas.",
+        " styles of this base, if it has some; the average of styles by id, id@version, id@alias or tag:TAG, separated"
+        " by commas; or a file of jobs/train_start.py, by path or URI.",
     )
     patience: int = Field(
         0,

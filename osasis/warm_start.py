@@ -9,7 +9,7 @@ from torch import Tensor
 from osasis.base import Base
 from osasis.checkpoint import Style
 from osasis.finetune import Finetuner
-from osasis.networks.adapters import trained_parameters
+from osasis.networks.adapters import combined, trained_parameters
 from osasis.strength import mix
 
 
@@ -41,25 +41,12 @@ def begin_from(start: WarmStart, tuner: Finetuner, base: Base) -> None:
 
 
 def _adapters(start: WarmStart, tuner: Finetuner, base: Base) -> dict[str, Tensor]:
-    trained = trained_parameters(tuner.unet)
-    before = dict(base.diffae.unet.named_parameters())
     if whole := [style.style_id for style, _ in start.styles if style.deltas is None]:
         raise ValueError(f"adapters cannot begin from {', '.join(whole)}, whose weights were all trained")
-    parts = [(style.deltas or {}, weight) for style, weight in start.styles]
-    weights: dict[str, Tensor] = {}
-    for name, parameter in trained.items():
-        layer, _, part = name.rpartition(".")
-        if part == "down":
-            continue
-        added = torch.zeros(len(parameter), len(parameter)).to(parameter) if part == "up" else before[name].clone()
-        for deltas, weight in parts:
-            if name in deltas:
-                delta = deltas[name] @ deltas[f"{layer}.down"] if part == "up" else deltas[name]
-                added.add_(delta.to(added), alpha=weight)
-        if part == "up":
-            u, sizes, v = torch.linalg.svd(added)
-            rank = parameter.shape[1]
-            weights[name], weights[f"{layer}.down"] = u[:, :rank] * sizes[:rank], v[:rank]
-        else:
-            weights[name] = added
-    return weights
+    deltas = combined([(style.deltas or {}, weight) for style, weight in start.styles], tuner.config.adapter_rank)
+    before = dict(base.diffae.unet.named_parameters())
+    return {
+        name: before[name] + deltas[name] if name in before else deltas[name]
+        for name in trained_parameters(tuner.unet)
+        if name in deltas
+    }

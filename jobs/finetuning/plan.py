@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeVar
@@ -14,7 +14,9 @@ from cluster.commandline.config_file import ConfigFile
 from cluster.commandline.help import flag_name
 from cluster.commandline.problems import Problems
 from cluster.storage import Storage
+from cluster.storage.cache import fetch
 from jobs.finetuning.styles_file import Declared, StyleEntry, StylesFile, TrainStylesFlags, declared_styles
+from jobs.finetuning.warm_start import file_key, is_file
 from jobs.shared.bases import describe_base
 from osasis.base import BaseSpec, fingerprint
 from osasis.errors import OsasisError
@@ -123,12 +125,14 @@ def make_plan(styles: StylesFile, file: ConfigFile | None) -> TrainPlan:
         content: dict[str, str] | None = {}
         if config and config.content.photos:
             content = attempt(["styles", i, "train", "content", "photos"], partial(read_photos, config.content))
+        start: list[str] | None = []
         if catalog and config and config.start_from not in ("none", "nearest"):
-            attempt(["styles", i, "train", "start_from"], partial(catalog.resolve, config.start_from))
+            start = attempt(["styles", i, "train", "start_from"], partial(_start_keys, config, base[1], catalog))
         if config:
             problems += [Problem(_place(file, "base"), f"lacks {part}") for part in missing_parts(base[1], config)]
-        if storage and catalog and image and config and content is not None:
-            plans.append(_style_plan(style, styles.preset, image, content, config, base[1], storage, catalog))
+        if storage and catalog and image and config and content is not None and start is not None:
+            keys = [*content.values(), *start]
+            plans.append(_style_plan(style, styles.preset, image, content, keys, config, base[1], storage, catalog))
     if problems or storage is None or base is None:
         raise ConfigError(problems)
     return TrainPlan(storage, base[0], base[1], plans)
@@ -138,14 +142,15 @@ def _style_plan(
     style: StyleEntry,
     preset: Preset,
     image: bytes,
-    content: dict[str, str],
+    content: Iterable[str],
+    keys: Sequence[str],
     config: TrainConfig,
     base: BaseSpec,
     storage: Storage,
     catalog: StyleCatalog,
 ) -> StylePlan:
     image_sha256 = hashlib.sha256(image).hexdigest()
-    identity = [fingerprint(base), picture_key(image), preset, config.model_dump(mode="json"), *content.values()]
+    identity = [fingerprint(base), picture_key(image), preset, config.model_dump(mode="json"), *keys]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
     folder = StyleFolder.of(storage, style.id, key)
     state, note = _state(catalog, style.id, folder)
@@ -165,6 +170,14 @@ def _style_plan(
         state=state,
         note=note,
     )
+
+
+def _start_keys(config: TrainConfig, base: BaseSpec, catalog: StyleCatalog) -> list[str]:
+    """Identity of a file that training begins from; of styles, whose names are in the settings, that they exist."""
+    if is_file(config.start_from):
+        return [file_key(fetch(config.start_from), base, config)]
+    catalog.resolve(config.start_from)
+    return []
 
 
 def _state(catalog: StyleCatalog, style_id: str, folder: StyleFolder) -> tuple[State, str]:

@@ -8,7 +8,7 @@ channels alone, [O, O], instead of a whole weight's, a third of a training step.
 Shapes: B batch, O output channels of a layer, R rank.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, Literal
 
 import torch
@@ -123,6 +123,26 @@ def deltas_of(unet: UNet, base: UNet) -> Deltas:
     before = dict(base.named_parameters())
     trained = trained_parameters(unet)
     return {name: p - before[name] if name in before else p.detach().clone() for name, p in trained.items()}
+
+
+@torch.no_grad()
+def combined(parts: Sequence[tuple[Deltas, float]], rank: int) -> Deltas:
+    """The sum of several styles' deltas by weights. That of adapters is of a higher rank: the nearest of ``rank``."""
+    found: Deltas = {}
+    for name in dict.fromkeys(name for deltas, _ in parts for name in deltas):
+        layer, _, part = name.rpartition(".")
+        if part == "down":
+            continue
+        added = [
+            weight * (deltas[name] @ deltas[f"{layer}.down"] if part == "up" else deltas[name])
+            for deltas, weight in parts
+            if name in deltas
+        ]
+        found[name] = torch.stack(added).sum(0)
+        if part == "up":
+            u, sizes, v = torch.linalg.svd(found[name])
+            found[name], found[f"{layer}.down"] = u[:, :rank] * sizes[:rank], v[:rank]
+    return found
 
 
 @torch.no_grad()
