@@ -37,7 +37,7 @@ def busy_of(work: Callable[[], object], device: torch.device) -> float | None:
     kernels = [
         (event.time_range.start, event.time_range.end)
         for event in seen.events() or ()
-        if event.device_type == DeviceType.CUDA and not event.name.startswith("Mem")
+        if event.device_type == DeviceType.CUDA and not event.is_user_annotation and not event.name.startswith("Mem")
     ]
     return covered(kernels) / 1e6 / seconds if kernels else None
 
