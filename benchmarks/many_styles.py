@@ -1,4 +1,4 @@
-"""Hundreds of styles on nodes that come and go: ``python benchmarks/many_styles.py --styles 300``.
+"""Hundreds of styles on nodes that come and go: ``python -m benchmarks.many_styles --styles 300``.
 
 A cluster of three nodes and a head on this machine, a tiny base, the real job. On the way a node is killed, one joins,
 one is told that it will go and goes, and the job itself is killed and given again. Says whether every style was
@@ -10,14 +10,11 @@ registered once, what memory the head's processes take as styles end, and which 
 import argparse
 import os
 import secrets
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,23 +25,17 @@ import torch
 import yaml
 from PIL import Image
 
+from benchmarks.faults_parts.job import ROOT, Job
 from catalog.store import StyleCatalog
 from cluster.commandline.config_file import check, read_yaml
 from cluster.storage import Storage
 from jobs.finetuning.plan import make_plan
 from jobs.finetuning.styles_file import StylesFile
 from jobs.shared.bases import open_base
+from tests.support.ray_nodes import Nodes, running_nodes
 from tests.support.tiny import make_tiny_base
 
-ROOT = Path(__file__).resolve().parents[1]
 _SAMPLE_S = 3.0
-_NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
-_QUICK_DEATH = {
-    "health_check_initial_delay_ms": 0,
-    "health_check_period_ms": 1000,
-    "health_check_timeout_ms": 5000,
-    "health_check_failure_threshold": 3,
-}
 
 
 def main() -> None:
@@ -60,7 +51,7 @@ def main() -> None:
         if arguments.start_up:
             return start_up(make_styles(folder, 6, iterations=1))
         file = make_styles(folder, arguments.styles, arguments.iterations)
-        with cluster() as nodes:
+        with running_nodes(3) as nodes:
             run(file, Storage.open(folder / "out"), arguments.styles, nodes)
 
 
@@ -102,36 +93,22 @@ def start_up(file: Path) -> None:
         print(f"{style.style_id}: {told[0] - started:.2f} s to the end of the first iteration, which took {took} s")
 
 
-@contextmanager
-def cluster() -> Iterator[Any]:
-    """A head without CPUs and three nodes of one CPU each."""
-    from ray.cluster_utils import Cluster
-
-    head = {"num_cpus": 0, "object_store_memory": 80 << 20, "include_dashboard": False, "_system_config": _QUICK_DEATH}
-    nodes = Cluster(initialize_head=True, head_node_args=head)
-    try:
-        for _ in range(3):
-            nodes.add_node(**_NODE)
-        nodes.wait_for_nodes()
-        yield nodes
-    finally:
-        nodes.shutdown()
-
-
-def run(file: Path, storage: Storage, count: int, nodes: Any) -> None:
+def run(file: Path, storage: Storage, count: int, nodes: Nodes) -> None:
     started, before = time.monotonic(), ended(storage)
-    first, second, *_ = list(nodes.worker_nodes)
+    first, second, *_ = nodes.workers
 
     def say(text: str) -> None:
         print(f"{time.monotonic() - started:5.0f} s, {ended(storage):3} styles: {text}", flush=True)
 
-    job = Job(file, nodes.address)
+    command = ["jobs/train_styles.py", "--config", str(file), "--checkpoint-seconds", "1"]
+    env = os.environ | {"RAY_ADDRESS": nodes.address, "PYTHONPATH": str(ROOT)}
+    job = Job("train", command, env, file.with_name("job.log"))
     watch = HeadMemory(nodes, job, storage)
     events: list[tuple[float, str, Callable[[], object]]] = [
-        (0.2, "a node is killed", lambda: nodes.remove_node(first, allow_graceful=False)),
-        (0.35, "a node joins", lambda: nodes.add_node(**_NODE)),
-        (0.5, "a node is told that it will go in 60 s", lambda: drain(second, nodes.gcs_address)),
-        (0.55, "another joins", lambda: nodes.add_node(**_NODE)),
+        (0.2, "a node is killed", lambda: nodes.kill(first)),
+        (0.35, "a node joins", nodes.add),
+        (0.5, "a node is told that it will go in 60 s", lambda: drain(second, nodes.address)),
+        (0.55, "another joins", nodes.add),
         (0.7, "the job is killed, and given again", job.kill_and_restart),
     ]
     while job.runs():
@@ -149,51 +126,18 @@ def run(file: Path, storage: Storage, count: int, nodes: Any) -> None:
     print(f"{len(left)} files of states and leases left over {left[:5]}")
     rate = (count - before) / (time.monotonic() - started) * 60
     print(f"{rate:.1f} styles a minute, start of the job and all events included")
-    print(job.tail())
+    print(job.last_words(12))
 
 
 def ended(storage: Storage) -> int:
     return len([*Path(storage.uri).glob("checkpoints/*/*/result.json")])
 
 
-class Job:
-    """The driver, a process of its own beside the head."""
-
-    def __init__(self, file: Path, address: str) -> None:
-        self._command = [sys.executable, str(ROOT / "jobs/train_styles.py"), "--config", str(file)]
-        self._command += ["--checkpoint-seconds", "1"]
-        self._env = os.environ | {"RAY_ADDRESS": address, "PYTHONPATH": str(ROOT)}
-        self._log = file.with_name("job.log")
-        self._start()
-
-    def _start(self) -> None:
-        with self._log.open("a") as log:
-            self.process = subprocess.Popen(
-                self._command, env=self._env, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-            )
-
-    def kill_and_restart(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        self._start()
-
-    def runs(self) -> bool:
-        return self.process.poll() is None
-
-    @property
-    def code(self) -> int:
-        return self.process.wait()
-
-    def tail(self) -> str:
-        lines = self._log.read_text().splitlines()
-        return "\n".join([line for line in lines if "registered" not in line and "│" not in line][-12:])
-
-
 class HeadMemory:
     """Proportional set size of driver, GCS and the head's raylet with its workers, as styles end."""
 
-    def __init__(self, nodes: Any, job: Job, storage: Storage) -> None:
-        infos = [info for kind in ("gcs_server", "raylet") for info in nodes.head_node.all_processes[kind]]
+    def __init__(self, nodes: Nodes, job: Job, storage: Storage) -> None:
+        infos = [info for kind in ("gcs_server", "raylet") for info in nodes.cluster.head_node.all_processes[kind]]
         self._pids = [info.process.pid for info in infos]
         self._job = job
         self._storage = storage

@@ -93,6 +93,12 @@ def explained(storage: Storage, name: str, operation: str) -> Iterator[None]:
         raise kind(f"{where}: cannot {operation}: {_first_words(error)}{advice}") from error
 
 
+def unanswered(error: BaseException) -> bool:
+    """A write whose answer did not come: Delta does not repeat it, for it may have been done; the table tells."""
+    raised = error.__cause__ if isinstance(error, StorageError) else error
+    return isinstance(raised, OSError) and "HTTP error" in str(raised) and " retries" not in str(raised)
+
+
 def _advice(name: str) -> str:
     if name in (ROWS, EVENTS):
         return "; a file of it is missing or damaged: style-catalog verify names the file and how to mend it"

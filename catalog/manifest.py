@@ -2,6 +2,7 @@
 style with a prompt.
 """
 
+import uuid
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
@@ -11,11 +12,11 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import DeltaTable, WriterProperties, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError
-from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from catalog.delta import explained, open_table, read_table
+from catalog.delta import explained, open_table, read_table, unanswered
 from catalog.output_names import MANIFEST
 from cluster.storage import Storage
 
@@ -79,6 +80,7 @@ class Manifest:
         self.uri = output.delta_uri(name)
         self._storage, self.name = output, name
         self._schema = schema
+        self._writer, self._appended = uuid.uuid4().hex, 0
 
     def table(self) -> DeltaTable | None:
         """The table, or None before the first row."""
@@ -158,9 +160,15 @@ class Manifest:
             self.append_table(pa.Table.from_pylist(list(rows), schema=self._schema))
 
     def append_table(self, rows: pa.Table) -> None:
-        """:meth:`append` of columns as the schema has them."""
+        """:meth:`append` of columns as the schema has them; once, also where the answer of a commit is lost."""
+        self._appended += 1
+        once = CommitProperties(app_transactions=[Transaction(self._writer, self._appended)])
         with explained(self._storage, self.name, "write"):
-            self._write(rows, mode="append")
+            for attempt in _retrying():
+                with attempt:
+                    if attempt.retry_state.attempt_number > 1 and self._has_appended():
+                        return
+                    self._write(rows, mode="append", commit_properties=once)
 
     def settle(self, hashes: Collection[str]) -> None:
         """Remove failed rows whose pair was taken up again and has a newer row; one commit.
@@ -184,16 +192,13 @@ class Manifest:
         if len(last) < len(failed):
             # Not a merge or delete: those leave string_view columns in the files, which pyarrow cannot filter.
             with explained(self._storage, self.name, "write"):
-                self._overwrite(ours, failed.take(last["row_last"].sort()))
+                rows = failed.take(last["row_last"].sort())
+                _retrying()(self._write, rows, mode="overwrite", predicate=ours)
 
-    @retry(
-        retry=retry_if_exception_type(CommitFailedError),  # another run committed in between
-        stop=stop_after_attempt(8),
-        wait=wait_random_exponential(0.1, 5),
-        reraise=True,
-    )
-    def _overwrite(self, predicate: str, rows: pa.Table) -> None:
-        self._write(rows, mode="overwrite", predicate=predicate)
+    def _has_appended(self) -> bool:
+        """Whether the latest commit of this object's is in the table."""
+        table = self.table()
+        return table is not None and table.transaction_version(self._writer) == self._appended
 
     def _write(self, data: pa.Table, **how: Any) -> None:
         # "merge": a table of before a column was added takes it on.
@@ -208,6 +213,16 @@ class Manifest:
         with explained(self._storage, self.name, "compact"), suppress(CommitFailedError):  # another run will compact
             table.optimize.compact(writer_properties=_WRITER)
             table.vacuum(retention_hours=int(timedelta(days=7).total_seconds() // 3600), dry_run=False)
+
+
+def _retrying() -> Retrying:
+    return Retrying(
+        # Another run committed in between, or it is not known whether this one has.
+        retry=retry_if_exception(lambda error: isinstance(error, CommitFailedError) or unanswered(error)),
+        stop=stop_after_attempt(8),
+        wait=wait_random_exponential(0.1, 5),
+        reraise=True,
+    )
 
 
 def _quoted(text: str) -> str:

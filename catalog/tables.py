@@ -15,9 +15,9 @@ from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
 from catalog.columns import EVENT_COLUMNS, STYLE_COLUMNS, arrow_schema, delta_types
-from catalog.delta import EVENTS, ROWS, explained, open_table
+from catalog.delta import EVENTS, ROWS, explained, open_table, unanswered
 from catalog.errors import NewerCatalog
-from cluster.storage import Storage, StorageError
+from cluster.storage import Storage
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -160,7 +160,7 @@ def _retrying() -> "Retrying":
     from tenacity import Retrying, retry_if_exception
 
     return Retrying(
-        retry=retry_if_exception(lambda error: isinstance(error, CommitFailedError) or _unanswered(error)),
+        retry=retry_if_exception(lambda error: isinstance(error, CommitFailedError) or unanswered(error)),
         stop=_given_up,
         wait=_pause,
         reraise=True,
@@ -172,12 +172,6 @@ def _pause(state: "RetryCallState") -> float:
     just begun, come first for ever.
     """
     return random.uniform(0, 0.5 / state.attempt_number)
-
-
-def _unanswered(error: BaseException) -> bool:
-    """A write whose answer did not come: Delta does not repeat it, for it may have been done; deciding anew tells."""
-    raised = error.__cause__ if isinstance(error, StorageError) else error
-    return isinstance(raised, OSError) and "HTTP error" in str(raised) and " retries" not in str(raised)
 
 
 def _given_up(state: "RetryCallState") -> bool:

@@ -8,6 +8,7 @@ from rich.table import Table
 from catalog.store import UnknownStyle
 from cluster.commandline.cli import ExitCode, parse_flags, run_job
 from cluster.runtime.lease import LeaseHeld, LeaseLost
+from cluster.runtime.outlook import foreseen
 from cluster.runtime.run_record import RunRecord, run_record
 from cluster.storage import StorageError
 from jobs.evaluating.command import EvaluateFlags, EvaluateJob, groups_of, resolve, with_recipe
@@ -17,6 +18,7 @@ from jobs.evaluating.reporting import CSV, MARKDOWN, PAGE, Evaluated, evaluated,
 from jobs.evaluating.state import TABLE, PairsTable
 from jobs.streaming.decoding import Decode
 from jobs.streaming.exclusive import exclusive
+from jobs.streaming.execution import DECODE_CPUS
 from jobs.streaming.failures import RunStopped
 from jobs.streaming.listing import in_words
 from jobs.streaming.planning import Plan, Tally
@@ -80,6 +82,7 @@ def main() -> ExitCode:
     job = resolve(flags, recipe)
     console.print(describe(job))
     if flags.dry_run:
+        console.print(f"room for {foreseen(flags, DECODE_CPUS)[1]}", markup=False)
         return ExitCode.DONE
     with run_record(job.output, job="evaluate", config=flags) as record:
         tally = Tally()

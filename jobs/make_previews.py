@@ -15,18 +15,19 @@ from catalog.store import StyleCatalog, UnknownStyle
 from catalog.style_folder import FOLDER, folder_of
 from cluster.commandline.cli import (
     ConfigError,
+    ElasticFlags,
     ExitCode,
     JobFlags,
     OutputUri,
     Uri,
-    WorkersFlags,
     parse_flags,
     run_job,
 )
 from cluster.commandline.problems import Problems
 from cluster.runtime.connection import connect
-from cluster.runtime.resources import Resources, capacity
+from cluster.runtime.resources import capacity, nodes
 from cluster.runtime.run_record import RunRecord, run_record
+from cluster.runtime.waiting import room_for
 from cluster.storage import Storage
 from cluster.storage.cache import fetch
 from jobs.shared.bases import describe_base, open_base
@@ -53,7 +54,7 @@ class SelectionFlags(JobFlags):
     )
 
 
-class MakePreviewsFlags(SelectionFlags, WorkersFlags):
+class MakePreviewsFlags(SelectionFlags, ElasticFlags):
     """Stylize the catalog's probe pictures with each style and record the previews, which the gallery compares."""
 
     examples: ClassVar[tuple[str, ...]] = (
@@ -127,13 +128,11 @@ def _base(asked: str | None, missing: Sequence[StyleVersion]) -> tuple[str, Base
 def _make(
     location: str, todo: Sequence[StyleVersion], flags: MakePreviewsFlags, catalog: StyleCatalog, record: RunRecord
 ) -> None:
-    resources = Resources(flags.cpus_per_worker, flags.gpus_per_worker)
-    with connect(shared=[catalog.storage]), record.timed("previews"):
-        count = min(flags.workers or len(todo), capacity(resources), len(todo))
-        makers = [
-            PreviewMaker.options(**resources.ray_options()).remote(location, flags.device, flags.threads, flags.size)  # type: ignore[attr-defined]
-            for _ in range(count)
-        ]
+    with connect(shared=[catalog.storage]) as cluster, record.timed("previews"):
+        resources = room_for(flags.resources, cluster, flags.wait)
+        count = flags.workers.within(len(todo)).of(capacity(resources, nodes()))
+        maker = PreviewMaker.options(**resources.ray_options())  # type: ignore[attr-defined]
+        makers = [maker.remote(location, resources.device, flags.threads, flags.size) for _ in range(count)]
 
         def target(style: StyleVersion) -> Storage:
             # Where gc finds it: with the checkpoint, or in a folder of its own if that is elsewhere.

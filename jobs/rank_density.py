@@ -16,12 +16,14 @@ from catalog.output_names import NO_STYLE
 from cluster.commandline.cli import ConfigError, ExitCode, JobFlags, Problem, Uri, parse_flags, run_job
 from cluster.commandline.problems import Problems
 from cluster.runtime.lease import LeaseHeld, LeaseLost
+from cluster.runtime.outlook import foreseen
 from cluster.runtime.run_record import run_record
 from cluster.storage import Storage
 from jobs.shared.bases import DEFAULT_BASE, describe_base
 from jobs.streaming.command import occupied
 from jobs.streaming.decoding import Decode
 from jobs.streaming.exclusive import exclusive
+from jobs.streaming.execution import DECODE_CPUS
 from jobs.streaming.failures import RunStopped
 from jobs.streaming.flags import StreamFlags
 from jobs.streaming.listing import Source, in_words, open_source
@@ -56,7 +58,7 @@ class RankFlags(ListsFlags, StreamFlags, DensityConfig):  # type: ignore[misc]  
 
     examples: ClassVar[tuple[str, ...]] = (
         "--input photos --output density",
-        "--input s3://bucket/photos --output s3://bucket/density --base s3://bucket/bases/faces64 --gpus-per-worker 1",
+        "--input s3://bucket/photos --output s3://bucket/density --base s3://bucket/bases/faces64",
     )
 
     def config(self) -> DensityConfig:
@@ -152,6 +154,7 @@ def main() -> ExitCode:
     console.print(f"method  {', '.join(f'{name}={value}' for name, value in flags.config())}", markup=False)
     console.print(f"output  {job.output.child_uri(TABLE)}, {LOW}, {HIGH}", markup=False)
     if flags.dry_run:
+        console.print(f"room for {foreseen(flags, DECODE_CPUS)[1]}", markup=False)
         return ExitCode.DONE
     with run_record(job.output, job="rank_density", config=flags) as record:
         tally = Tally()

@@ -12,12 +12,14 @@ from catalog.output_names import PACKED
 from catalog.store import UnknownStyle
 from cluster.commandline.cli import ExitCode, parse_flags, run_job
 from cluster.runtime.lease import LeaseHeld, LeaseLost
+from cluster.runtime.outlook import foreseen
 from cluster.runtime.run_record import run_record
 from jobs.streaming.command import StylizeFlags, StylizeJob, resolve
 from jobs.streaming.costs import SECONDS_PER_PAIR, missing, seconds_per_pair
 from jobs.streaming.costs import in_words as in_cost
 from jobs.streaming.decoding import Decode
 from jobs.streaming.exclusive import exclusive
+from jobs.streaming.execution import DECODE_CPUS
 from jobs.streaming.failures import RunStopped
 from jobs.streaming.listing import in_words
 from jobs.streaming.packing import swept
@@ -100,9 +102,11 @@ def foreseen_costs(job: StylizeJob) -> dict[str, str]:
     flags = job.flags
     pairs, tally = missing(stages(job, "dry-run"), flags.limit)
     measured = seconds_per_pair(job.records, "stylize", flags.model_dump(mode="json"))
+    resources, room = foreseen(flags, DECODE_CPUS)
     return {
+        "room for": room,
         "found": f"{tally.inputs:,} inputs, {tally.before.total():,} pairs decided before",
-        "to do": in_cost(pairs, measured, flags.gpus_per_worker),
+        "to do": in_cost(pairs, measured, resources.gpus),
     }
 
 

@@ -21,6 +21,7 @@ from cluster.commandline.problems import Problems
 from cluster.runtime.connection import connect
 from cluster.runtime.resources import Resources
 from cluster.runtime.run_record import RunRecord, run_record
+from cluster.runtime.waiting import room_for
 from cluster.storage import Storage
 from jobs.pretraining.bundle import bank_from_folder, bank_from_set, write_bundle
 from jobs.pretraining.dataset import open_images, prepare, read_rows, shard_images
@@ -120,16 +121,17 @@ def main() -> int:
         return ExitCode.DONE
     out.check_writable()
     keep_plan(recipe, work, write=True)
-    with run_record(work, job="train_base", config=flags.model_dump(mode="json")) as record, connect(shared=[work]):
+    config = flags.model_dump(mode="json")
+    with run_record(work, job="train_base", config=config) as record, connect(shared=[work]) as cluster:
+        resources = room_for(flags.resources, cluster, flags.wait, flags.workers)
         with record.timed("decode"):
             data = prepare(source, work, recipe.decode_size, recipe.image_size, console.print)
         recipe = recipe.with_words(own_words(read_rows(work, data)))
         usable = len(open_images(work, data))
         record.counts = {"images": usable, "left_out": source.count - usable}
         check_fit(recipe, todo, usable, flags.workers, work)
-        _train(flags, recipe, work, data, todo, record)
+        _train(flags, resources, recipe, work, data, todo, record)
         photos = bank or bank_from_set(work, data, recipe)
-        resources = Resources(cpus=flags.cpus_per_worker, gpus=flags.gpus_per_worker)
         write_bundle(flags.name, recipe, out, work, photos, resources, data=flags.data, license=flags.license)
     console.print(f"[green]Base {flags.name} is in {out}[/green]")
     return ExitCode.DONE
@@ -168,9 +170,14 @@ def resolve(flags: TrainBaseFlags) -> tuple[Recipe, Source, list[PartName], list
 
 
 def _train(
-    flags: TrainBaseFlags, recipe: Recipe, work: Storage, data: str, todo: list[PartName], record: RunRecord
+    flags: TrainBaseFlags,
+    resources: Resources,
+    recipe: Recipe,
+    work: Storage,
+    data: str,
+    todo: list[PartName],
+    record: RunRecord,
 ) -> None:
-    resources = Resources(cpus=flags.cpus_per_worker, gpus=flags.gpus_per_worker)
     plan = Pretraining(
         recipe=recipe,
         work=work,

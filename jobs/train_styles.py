@@ -13,8 +13,10 @@ from catalog.store import StyleCatalog
 from catalog.style_folder import STATES
 from cluster.commandline.cli import ExitCode, parse_flags, run_job
 from cluster.runtime.connection import connect
-from cluster.runtime.resources import Resources, capacity
+from cluster.runtime.outlook import foreseen, outlook
+from cluster.runtime.resources import nodes
 from cluster.runtime.run_record import RunRecord, run_record
+from cluster.runtime.waiting import room_for
 from jobs.finetuning.fleet import Fleet
 from jobs.finetuning.forecast import Measured, forecast
 from jobs.finetuning.plan import StylePlan, TrainPlan, plan_command
@@ -34,10 +36,11 @@ def main() -> int:
     plan = plan_command(flags)
     _print_plan(plan)
     todo = [style for style in plan.styles if style.state == "train"]
-    foreseen = forecast(plan.storage, plan.base_location, [style.config for style in todo]) if todo else None
-    if foreseen or flags.dry_run:
-        console.print(str(foreseen or "No run with these settings on this storage says yet what they take."))
+    costs = forecast(plan.storage, plan.base_location, [style.config for style in todo]) if todo else None
+    if costs or flags.dry_run:
+        console.print(str(costs or "No run with these settings on this storage says yet what they take."))
     if flags.dry_run:
+        console.print(f"room for {foreseen(flags)[1]}", markup=False)
         return ExitCode.DONE
     _remove_leftovers(plan)
     if all(style.state == "done" for style in plan.styles):
@@ -49,7 +52,7 @@ def main() -> int:
         for style in plan.styles:
             if style.state == "register":
                 _register(catalog, style, record)
-        record.metrics |= foreseen.metrics() if foreseen else {}
+        record.metrics |= costs.metrics() if costs else {}
         if todo:
             _train(todo, plan, flags, catalog, record)
         record.counts["already_done"] = sum(style.state == "done" for style in plan.styles)
@@ -59,7 +62,6 @@ def main() -> int:
 def _train(
     todo: list[StylePlan], plan: TrainPlan, flags: TrainStylesFlags, catalog: StyleCatalog, record: RunRecord
 ) -> None:
-    resources = Resources(cpus=flags.cpus_per_worker, gpus=flags.gpus_per_worker)
     settings = WorkerSettings(
         base_location=plan.base_location,
         storage=plan.storage,
@@ -70,16 +72,18 @@ def _train(
     )
     styles, measured = {style.style_id: style for style in todo}, Measured()
     with connect(shared=[plan.storage]) as cluster, record.timed("train"):
-        most = min(flags.workers or len(todo), len(todo))
-        limit = min(most, capacity(resources))
-        console.print(f"Ray at {cluster.address}: {len(todo)} to train, {limit} at a time, {resources} each.")
+        wanted = flags.workers.within(len(todo))
+        resources = room_for(flags.resources, cluster, flags.wait, wanted.of(len(todo)))
+        console.print(
+            f"Ray at {cluster.address}: {len(todo)} to train by {outlook(resources, wanted, nodes())}.", markup=False
+        )
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         queue: Any = QueueActor.options(scheduling_strategy=here).remote(todo, flags.max_failures)
         fleet = Fleet(queue, settings, resources, flags.max_failures)
         with TrainingProgress(console, {style.style_id: style.config.iterations for style in todo}) as progress:
             unfinished = len(todo)
             while unfinished:
-                fleet.tend(min(most, unfinished))
+                fleet.tend(wanted.of(unfinished))
                 time.sleep(_TICK_S)
                 report: Report = ray.get(queue.report.remote())
                 unfinished = report.unfinished

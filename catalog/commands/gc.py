@@ -8,22 +8,21 @@ Examples:
 """
 
 import argparse
-import re
 from datetime import timedelta
 from typing import TYPE_CHECKING
+
+from cluster.commandline.durations import parse_duration
 
 if TYPE_CHECKING:
     from catalog.store import StyleCatalog
 
-_UNITS = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
-
 
 def age(text: str) -> timedelta:
     """``30d``, ``12h``, ``5m``, ``0s``; for argparse."""
-    found = re.fullmatch(r"([0-9]{1,6})([dhms])", text)
-    if not found:
-        raise argparse.ArgumentTypeError(f"{text!r} is not an age: write 30d, 12h, 5m or 0s")
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,15 @@ from rich.markup import escape
 
 from cluster.commandline.config_file import ConfigError, Problem, check, load_yaml, read_yaml
 from cluster.commandline.exit_code import ExitCode
-from cluster.commandline.flags import ConcurrencyFlags, JobFlags, OutputUri, Uri, WorkersFlags, parse_flags
+from cluster.commandline.flags import (
+    ConcurrencyFlags,
+    ElasticFlags,
+    JobFlags,
+    OutputUri,
+    Uri,
+    WorkersFlags,
+    parse_flags,
+)
 from cluster.commandline.redact import redact
 from cluster.commandline.terminal import lenient_output
 from cluster.runtime.connection import ClusterError
@@ -19,8 +27,8 @@ from cluster.runtime.signals import stay_stopped, stopped_by_signals
 from cluster.storage import StorageError
 
 __all__ = [
-    "ConcurrencyFlags", "ConfigError", "ExitCode", "JobFlags", "OutputUri", "Problem", "Uri", "WorkersFlags",
-    "check", "load_yaml", "parse_flags", "read_yaml", "run_job",
+    "ConcurrencyFlags", "ConfigError", "ElasticFlags", "ExitCode", "JobFlags", "OutputUri", "Problem", "Uri",
+    "WorkersFlags", "check", "load_yaml", "parse_flags", "read_yaml", "run_job",
 ]  # fmt: skip
 
 _NO_SPACE = re.compile(r"[^\n]*(?:No space left on device|os error 28|Disk quota exceeded)[^\n]*", re.IGNORECASE)

@@ -9,16 +9,27 @@ import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar
 
-from pydantic import AfterValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, CliApp, CliSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    CliApp,
+    CliSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from cluster.commandline import logs
 from cluster.commandline.config_file import ConfigError, Problem, nearest, problem_of
+from cluster.commandline.durations import Duration
 from cluster.commandline.help import HelpFormatter, arrange, flag_name
 from cluster.commandline.logs import LogFormat
 from cluster.runtime.connection import SUBMITTED_JOB
+from cluster.runtime.resources import Node, Resources, settled
+from cluster.runtime.target import Target
 from cluster.storage import StorageError
 from cluster.storage.names import check_expanded, check_place
 
@@ -98,18 +109,38 @@ class JobFlags(BaseSettings):
 class WorkersFlags(JobFlags):
     """How many workers run at once, and what each takes of the cluster."""
 
-    workers: int | None = Field(None, gt=0, description="Number of workers; default: as many as the cluster holds.")
     cpus_per_worker: float = Field(1.0, gt=0, description="CPUs of each worker.")
-    gpus_per_worker: float = Field(0.0, ge=0, description="GPUs of each worker; a fraction shares one.")
+    gpus_per_worker: Literal["auto"] | Annotated[float, Field(ge=0)] = Field(
+        "auto", description="GPUs of each worker; a fraction shares one. auto: 1 where the cluster has GPUs, else 0."
+    )
+    accelerator: str = Field(
+        "", pattern="^[A-Za-z0-9._-]*$", description="Only GPUs of this type, as Ray names it: A100, L4."
+    )
+    wait: Duration = Field(
+        timedelta(minutes=15), description="How long to wait where the cluster has no room for a worker; 0: not at all."
+    )
 
     @property
     def threads(self) -> int:
         """Threads of a worker's torch."""
         return max(1, round(self.cpus_per_worker))
 
-    @property
-    def device(self) -> str:
-        return "cuda" if self.gpus_per_worker else "cpu"
+    def resources(self, there: Sequence[Node]) -> Resources:
+        """What each worker takes of a cluster that holds these nodes."""
+        return settled(self.cpus_per_worker, self.gpus_per_worker, self.accelerator, there)
+
+
+WorkersTarget = Annotated[
+    Target, NoDecode, BeforeValidator(Target.parse), PlainSerializer(str), Field(json_schema_extra={"metavar": "N"})
+]
+
+
+class ElasticFlags(WorkersFlags):
+    workers: WorkersTarget = Field(
+        Target(),
+        description="Number of workers: 8; a range, 2-64, of which the first are asked for at once and the rest are "
+        "used as they come; auto: as many as there is room for, at any time.",
+    )
 
 
 class ConcurrencyFlags(JobFlags):

@@ -10,12 +10,15 @@ import shutil
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from inspect import cleandoc, get_annotations
 from itertools import groupby
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+
+from cluster.commandline.durations import typed
 
 _NOTES = """\
 URI is a local path or s3://bucket/prefix. LIST is comma-separated, or the flag is given several times.
@@ -109,7 +112,7 @@ def _owner(model: type[BaseModel], name: str) -> type[BaseModel]:
     A class without a docstring of its own continues the group of the class that it inherits from.
     """
     owner = [kind for kind in model.__mro__ if name in get_annotations(kind)][-1]
-    return owner if owner.__dict__.get("__doc__") else owner.__mro__[1]
+    return next(kind for kind in owner.__mro__ if kind.__dict__.get("__doc__"))
 
 
 def _rank(owner: type[BaseModel], flags: type[BaseModel], base: type[BaseModel]) -> tuple[int, int]:
@@ -147,6 +150,8 @@ def _default(value: Any) -> str:
         return ""
     if isinstance(value, (list, tuple, dict)):
         return ",".join(map(str, value)) if not isinstance(value, dict) else ""
+    if isinstance(value, timedelta):
+        return typed(value)
     return f"{value:g}" if isinstance(value, float) else str(value).replace("%", "%%")
 
 

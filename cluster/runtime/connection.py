@@ -61,12 +61,14 @@ class ClusterInfo:
 
 
 @contextmanager
-def connect(num_cpus: int | None = None, *, shared: Sequence[Storage] = ()) -> Iterator[ClusterInfo]:
+def connect(
+    num_cpus: int | None = None, *, shared: Sequence[Storage] = (), look_only: bool = False
+) -> Iterator[ClusterInfo]:
     """Joins or starts Ray; disconnects, or stops what it started, at the end.
 
     A Ray that this process is already connected to is used and left as it is. ``num_cpus`` counts for a Ray started
-    here only. ``shared``: storage that workers use; every node must see the same files there. While connected, signals
-    raise :class:`~cluster.runtime.signals.Stopped` in the main thread.
+    here only. ``shared``: storage that workers use; every node must see the same files there. ``look_only``: no code
+    is sent to a cluster. While connected, signals raise :class:`~cluster.runtime.signals.Stopped` in the main thread.
 
     Raises:
         ClusterError: the address is wrong, nothing answers, the token is refused, or ``shared`` is not.
@@ -85,7 +87,7 @@ def connect(num_cpus: int | None = None, *, shared: Sequence[Storage] = ()) -> I
     named = os.environ.get("RAY_ADDRESS")
     address = None if named == "local" else named
     with _quiet_start():
-        _join(address) if address else _start(num_cpus)
+        _join(address, look_only) if address else _start(num_cpus)
     try:
         with stopped_by_signals(), without_lines(_NOT_FOR_USERS):
             info = _info(started_here=not address)
@@ -111,7 +113,7 @@ def _start(num_cpus: int | None) -> None:
     )
 
 
-def _join(address: str) -> None:
+def _join(address: str, look_only: bool = False) -> None:
     import ray
 
     if "://" in address:
@@ -121,7 +123,7 @@ def _join(address: str) -> None:
         )
     _check_answers(address)
     try:
-        ray.init(runtime_env=_runtime_env(), log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(runtime_env=None if look_only else _runtime_env(), log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, TimeoutError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise ClusterError(
             f"cannot join the Ray cluster at RAY_ADDRESS={address!r}: {str(error).strip().splitlines()[0]}; check the "

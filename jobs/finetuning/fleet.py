@@ -7,6 +7,7 @@ that comes gets workers as soon as it is seen. Nothing here is per style.
 
 import os
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from jobs.finetuning.admission import Usage, room, share
 _NODE_LABEL = "ray.io/node-id"
 _STRIKES = 3
 """Workers that ended by an error, without a style having ended on their node; then it gets no more."""
+_DOUBT_S = 60.0
+"""For so long a node whose actor cannot be reached may have gone: Ray takes up to a minute to find out."""
 _END_S = 20.0
 
 
@@ -70,6 +73,21 @@ class _Worker:
     actor: Any
 
 
+@dataclass(frozen=True)
+class _Loss:
+    """A worker that ended by an error."""
+
+    worker: _Worker
+    error: Exception
+    since: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether its node, if it seems to live, does."""
+        unreachable = isinstance(self.error, ray.exceptions.ActorUnavailableError)
+        return not unreachable or time.monotonic() - self.since > _DOUBT_S
+
+
 class Fleet:
     """All workers of a run.
 
@@ -87,6 +105,7 @@ class Fleet:
         self._numbers = count()
         self._actors: dict[str, Any] = {}
         self._workers: dict[Any, _Worker] = {}
+        self._losses: list[_Loss] = []
         self._strikes: Counter[str] = Counter()
         self._usages: dict[str, Usage] = {}
         self._error = ""
@@ -101,9 +120,10 @@ class Fleet:
         nodes = {node: has for node, has in nodes.items() if fitting(self._resources, has)}
         self._look_after(ended, nodes)
         self._tell_of(nodes)
-        leaving = ray._private.state.state.get_draining_nodes()  # as Ray Train's own watcher asks
+        leaving = {*ray._private.state.state.get_draining_nodes()}  # as Ray Train's own watcher asks
+        leaving |= {loss.worker.node for loss in self._losses}
         usable = [node for node in nodes if self._strikes[node] < _STRIKES and node not in leaving]
-        while len(self._workers) < wanted:
+        while len(self._workers) + len(self._losses) < wanted:
             there = Counter(worker.node for worker in self._workers.values())
             free = {n: room(self._resources, nodes[n], self._usage(n)) - there[n] for n in usable}
             freest = max(free, key=lambda node: free[node], default=None)
@@ -150,17 +170,27 @@ class Fleet:
             try:
                 ray.get(reference)
             except (TrainingFailedError, ray.exceptions.RayError) as error:
-                actor_died = isinstance(error, ray.exceptions.RayActorError)
-                first_of_actor = self._actors.get(worker.node) is worker.actor
-                if actor_died and first_of_actor:
-                    del self._actors[worker.node]
-                if worker.node not in nodes:
-                    ray.get(self._queue.give_back.remote(worker.name))
-                    continue
-                if first_of_actor or not actor_died:  # all workers of an actor end with it: one strike
-                    self._strikes[worker.node] += 1
-                self._error = (str(error).strip() or repr(error)).splitlines()[-1]
-                ray.get(self._queue.failed.remote(worker.name, "its worker died"))
+                self._losses.append(_Loss(worker, error, time.monotonic()))
+        known = [loss for loss in self._losses if loss.is_clear or loss.worker.node not in nodes]
+        self._losses = [loss for loss in self._losses if loss not in known]
+        for loss in known:
+            self._judge(loss.worker, loss.error, nodes)
+
+    def _judge(self, worker: _Worker, error: Exception, nodes: Container[str]) -> None:
+        """A worker's death is its style's failure, unless its node died."""
+        actor_died = isinstance(error, ray.exceptions.RayActorError)
+        first_of_actor = self._actors.get(worker.node) is worker.actor
+        if actor_died and first_of_actor:
+            del self._actors[worker.node]
+        if worker.node not in nodes:
+            ray.get(self._queue.give_back.remote(worker.name))
+            return
+        if first_of_actor or not actor_died:  # all workers of an actor end with it: one strike
+            self._strikes[worker.node] += 1
+        self._error = (str(error).strip() or repr(error)).splitlines()[-1]
+        if actor_died:
+            ray.kill(worker.actor)  # should it live after all
+        ray.get(self._queue.failed.remote(worker.name, "its worker died"))
 
     def _tell_of(self, nodes: Container[str]) -> None:
         if not nodes and not self._without_nodes:

@@ -9,11 +9,11 @@ from catalog.schema import StyleId, Tag
 from cluster.commandline.cli import (
     ConcurrencyFlags,
     ConfigError,
+    ElasticFlags,
     JobFlags,
     OutputUri,
     Problem,
     Uri,
-    WorkersFlags,
     check,
     read_yaml,
 )
@@ -90,7 +90,7 @@ class RetriesFlags(JobFlags):
     max_failures: int = Field(3, ge=0, description="How often a style's training is resumed after its worker died.")
 
 
-class TrainStylesFlags(StylesFlags, SingleStyleFlags, WorkersFlags, RetriesFlags, ConcurrencyFlags):
+class TrainStylesFlags(StylesFlags, SingleStyleFlags, ElasticFlags, RetriesFlags, ConcurrencyFlags):
     """Finetune styles concurrently, resume what was interrupted, and register each in the catalog.
 
     Give --config, or --storage, --id and --image.
@@ -99,7 +99,7 @@ class TrainStylesFlags(StylesFlags, SingleStyleFlags, WorkersFlags, RetriesFlags
     examples: ClassVar[tuple[str, ...]] = (
         "--config styles.yaml",
         "--storage runs/mine --id my-style --image painting.jpg --train.iterations 100",
-        "--config styles.yaml --storage s3://bucket/styles --base s3://bucket/bases/faces64 --gpus-per-worker 1",
+        "--config styles.yaml --storage s3://bucket/styles --base s3://bucket/bases/faces64",
     )
 
     train: TrainConfig = TrainConfig()

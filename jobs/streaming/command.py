@@ -126,7 +126,7 @@ class StylizeFlags(  # type: ignore[misc]  # each has a model_config; the first 
 
     examples: ClassVar[tuple[str, ...]] = (
         "--storage s3://bucket/styles --styles monet@prod,tag:print --input s3://bucket/photos "
-        "--output s3://bucket/out --gpus-per-worker 1",
+        "--output s3://bucket/out",
         "--storage runs/demo --styles all --input photos --output out --size original --format jpeg",
         "--storage runs/demo --styles none --text smiling,'grey hair' --input photos --output out --dry-run",
     )

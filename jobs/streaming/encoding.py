@@ -33,7 +33,7 @@ class Encode:
     cache_dir: Path
     batch_size: int
     threads: int
-    device: str
+    device: str = "cpu"
     precision: Precision = "float32"
 
     def open(self) -> Base:

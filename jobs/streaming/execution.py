@@ -11,17 +11,21 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
 
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.runtime.connection import ClusterError, connect
 from cluster.runtime.metrics import gauge
-from cluster.runtime.resources import Resources, capacity
+from cluster.runtime.outlook import outlook
+from cluster.runtime.resources import Resources, capacity, nodes
+from cluster.runtime.target import WorkersWanted
+from cluster.runtime.waiting import room_for
 from jobs.streaming.decoding import Decode
 from jobs.streaming.failures import RunStopped
 from jobs.streaming.ledger import Coordinator, Feed, RemoteLedger
@@ -63,7 +67,10 @@ class Execution:
         self.workers = workers
         gauge("osasis_workers", workers)
         self._resources = resources
-        self._coordinator: Any = ray.remote(num_cpus=0)(Coordinator).remote(workers)
+        # Beside the driver: no other node's death ends the run.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor: Any = ray.remote(num_cpus=0)(Coordinator)
+        self._coordinator: Any = actor.options(scheduling_strategy=here).remote(workers)
         ledger = RemoteLedger(self._coordinator)
         self._feed, self._decode = Feed(self._coordinator), _Decode(decode, ledger)
         self._worker, self._task = worker, (task, ledger)
@@ -72,12 +79,21 @@ class Execution:
     @classmethod
     @contextmanager
     def connected(
-        cls, decode: Decode, task: Task, worker: type[Worker[Any]], resources: Resources, most: int | None
+        cls, decode: Decode, task: Task, worker: type[Worker[Any]], wanted: WorkersWanted
     ) -> "Iterator[Execution]":
-        """Connect to Ray; as many workers as the cluster holds, at most ``most``."""
-        with connect(shared=task.written):
-            fitting = capacity(Resources(resources.cpus + DECODE_CPUS, resources.gpus))
-            yield cls(decode, task, worker, resources, min(most or fitting, fitting))
+        """Connect to Ray; as many workers as the cluster holds, once it has room for one.
+
+        Raises:
+            ClusterError: it has none.
+        """
+        with connect(shared=task.written) as cluster:
+            whole = room_for(
+                lambda there: wanted.resources(there).more(DECODE_CPUS), cluster, wanted.wait, wanted.workers.least
+            )
+            there = nodes()
+            log.info("%s", outlook(whole, wanted.workers, there))
+            task = replace(task, encode=replace(task.encode, device=whole.device))
+            yield cls(decode, task, worker, whole.more(-DECODE_CPUS), wanted.workers.of(capacity(whole, there)))
 
     def run(self, work: Iterable[list[Row]]) -> Iterator[tuple[str, list[Row]]]:
         """(worker, outcomes) as they come, one outcome for each missing variant of each input; ("", []) when idle.

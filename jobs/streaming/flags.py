@@ -4,7 +4,7 @@ from contextlib import suppress
 
 from pydantic import Field
 
-from cluster.commandline.cli import ConcurrencyFlags, JobFlags, OutputUri, Uri, WorkersFlags
+from cluster.commandline.cli import ConcurrencyFlags, ElasticFlags, JobFlags, OutputUri, Uri
 from cluster.storage import Storage, StorageError
 from cluster.storage.cache import default_cache_dir
 from jobs.streaming.encoding import Encode
@@ -54,18 +54,17 @@ class OutputFlags(JobFlags):
         return 1 if self.former_decoding else DECODER
 
 
-class PoolFlags(WorkersFlags):
+class PoolFlags(ElasticFlags):
     cpus_per_worker: float = Field(0.75, gt=0, description="CPUs of each worker; decoding takes 0.25 more.")
     batch_size: int = Field(8, gt=0, description="Pictures per batch of a worker.")
 
     def encode(self, base_location: str, precision: Precision = "float32") -> Encode:
-        """The stage, as each worker runs it."""
+        """The stage, as each worker runs it; on which device is known once the cluster is."""
         return Encode(
             base_location=base_location,
             cache_dir=default_cache_dir(),
             batch_size=self.batch_size,
             threads=max(1, round(self.cpus_per_worker)),
-            device="cuda" if self.gpus_per_worker else "cpu",
             precision=precision,
         )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, Protocol
 
-from cluster.runtime.resources import Resources
+from cluster.runtime.target import WorkersWanted
 from jobs.streaming.decoding import Decode
 from jobs.streaming.execution import Execution
 from jobs.streaming.listing import Source
@@ -27,17 +27,11 @@ class Stages:
     record: Record
 
 
-class Pool(Protocol):
-    """How many inputs are taken, and by which workers; :class:`jobs.streaming.flags.StreamFlags` and its kin."""
+class Pool(WorkersWanted, Protocol):
+    """How many inputs are taken, and by which workers: :class:`jobs.streaming.flags.StreamFlags` and its kin."""
 
     @property
     def limit(self) -> int | None: ...
-    @property
-    def workers(self) -> int | None: ...
-    @property
-    def cpus_per_worker(self) -> float: ...
-    @property
-    def gpus_per_worker(self) -> float: ...
     @property
     def batch_size(self) -> int: ...
 
@@ -46,7 +40,7 @@ class Executes(Protocol):
     """How :class:`jobs.streaming.execution.Execution` is made; tests have one that needs no Ray."""
 
     def __call__(
-        self, decode: Decode, task: Task, worker: type[Worker[Any]], resources: Resources, most: int | None
+        self, decode: Decode, task: Task, worker: type[Worker[Any]], wanted: WorkersWanted
     ) -> AbstractContextManager[Any]: ...
 
 
@@ -57,11 +51,8 @@ def run(stages: Stages, flags: Pool, tally: Tally, execute: Executes | None = No
     work = stages.plan(islice(stages.list.items(tally.passed_over), flags.limit), tally, unique=stages.list.unique)
     first = next(work, None)
     if first is not None:
-        resources = Resources(flags.cpus_per_worker, flags.gpus_per_worker)
         with (
-            (execute or Execution.connected)(
-                stages.decode, stages.task, stages.worker, resources, flags.workers
-            ) as execution,
+            (execute or Execution.connected)(stages.decode, stages.task, stages.worker, flags) as execution,
             ProgressLine() as line,
         ):
             styles = len({variant.style for variant in stages.plan.variants})

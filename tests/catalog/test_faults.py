@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 
+from catalog.manifest import Manifest
 from catalog.store import StyleCatalog
 from cluster.storage import Storage, StorageError, aws
 from tests.support.faulty_s3 import Action, FaultyS3, Request, faulty_s3
@@ -59,10 +60,8 @@ def test_what_goes_wrong_now_and_then_is_tried_again(catalog: StyleCatalog, prox
     assert [event["kind"] for event in catalog.history("monet", "prod")] == ["alias-set", "alias-removed"]
 
 
-@pytest.mark.parametrize("action", ["reset", "reset-after"])
-def test_a_commit_whose_answer_is_lost_is_made_once(catalog: StyleCatalog, proxy: FaultyS3, action: Action) -> None:
-    style = trained_style(catalog.storage, "late", b"3")
-    lost: list[str] = []
+def at_each_commit(action: Action, lost: list[str]) -> Callable[[Request], Action]:
+    """The first time that each is written; ``lost`` gets their paths."""
 
     def plan(request: Request) -> Action:
         if request.write is not None and request.path.endswith(".json") and request.path not in lost:
@@ -70,7 +69,14 @@ def test_a_commit_whose_answer_is_lost_is_made_once(catalog: StyleCatalog, proxy
             return action
         return "pass"
 
-    proxy.follow(plan)
+    return plan
+
+
+@pytest.mark.parametrize("action", ["reset", "reset-after"])
+def test_a_commit_whose_answer_is_lost_is_made_once(catalog: StyleCatalog, proxy: FaultyS3, action: Action) -> None:
+    style = trained_style(catalog.storage, "late", b"3")
+    lost: list[str] = []
+    proxy.follow(at_each_commit(action, lost))
     assert str(catalog.register(style)) == "late@1"
     catalog.set_alias("late@1", "prod", expect=0)
     catalog.tag("late@1", add=["x", "y"])
@@ -78,6 +84,18 @@ def test_a_commit_whose_answer_is_lost_is_made_once(catalog: StyleCatalog, proxy
     proxy.follow(lambda request: "pass")
     assert names(catalog.list()) == ["late@1", "monet@2"]
     assert [event["kind"] for event in catalog.history("late")] == ["alias-set", "tag-added", "tag-added"]
+
+
+@pytest.mark.parametrize("action", ["reset", "reset-after"])
+def test_so_it_is_of_a_manifest(catalog: StyleCatalog, proxy: FaultyS3, action: Action) -> None:
+    manifest = Manifest(catalog.storage)
+    lost: list[str] = []
+    proxy.follow(at_each_commit(action, lost))
+    for name in "abc":
+        manifest.append([{"input_uri": name, "status": "done"}])
+    assert len(lost) >= 3
+    proxy.follow(lambda request: "pass")
+    assert sorted(row["input_uri"] for row in manifest.rows()) == ["a", "b", "c"]
 
 
 _REASONS = {"503": "SlowDown", "expired": "credentials have expired", "reset": "no answer"}

@@ -4,10 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.commandline.cli import (
@@ -23,9 +25,10 @@ from cluster.commandline.cli import (
     run_job,
 )
 from cluster.runtime import connection
-from cluster.runtime.connection import ClusterError, connect
-from cluster.runtime.resources import Resources, capacity
+from cluster.runtime.connection import ClusterError, ClusterInfo, connect
+from cluster.runtime.resources import Resources, capacity, nodes, warn_of_unused
 from cluster.runtime.signals import Stopped, stopped_by_signals
+from cluster.runtime.waiting import room_for
 from cluster.storage import StorageError
 
 _ROOT = Path(__file__).parents[2]
@@ -55,23 +58,42 @@ def test_what_the_raylet_says_and_nobody_can_act_on_is_not_printed(capsys: pytes
 
 
 def test_capacity_counts_whole_workers(ray_cluster: None) -> None:
-    assert capacity(Resources(cpus=1)) == 4
-    assert capacity(Resources(cpus=1.5)) == 2
-    assert capacity(Resources(cpus=0.1)) == 40
-    with pytest.raises(ClusterError, match=r"needs 64 CPU and 1 GPU, which no node .*4 CPU"):
-        capacity(Resources(cpus=64, gpus=1))
+    there = nodes()
+    assert capacity(Resources(cpus=1), there) == 4
+    assert capacity(Resources(cpus=1.5), there) == 2
+    assert capacity(Resources(cpus=0.1), there) == 40
     with pytest.raises(ValueError, match="some CPU or GPU"):
-        capacity(Resources(cpus=0))
+        capacity(Resources(cpus=0), there)
 
 
-def test_gpus_that_are_left_unused_are_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    import ray
+@pytest.mark.parametrize(("started_here", "wait"), [(True, 900), (False, 0)])
+def test_what_does_not_fit_is_refused_at_once_where_nothing_is_waited_for(
+    ray_cluster: None, started_here: bool, wait: int
+) -> None:
+    cluster = ClusterInfo("here", started_here, cpus=4, gpus=0, nodes=1)
+    with pytest.raises(ClusterError, match=r"needs 64 CPU and 1 GPU, which no node .*4 CPU.*ask for less"):
+        room_for(lambda there: Resources(cpus=64, gpus=1), cluster, timedelta(seconds=wait))
 
-    nodes = [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0}}, {"Alive": True, "Resources": {"CPU": 8.0}}]
-    monkeypatch.setattr(ray, "nodes", lambda: nodes)
-    assert capacity(Resources(cpus=1, gpus=0.5)) == 4
+
+def test_what_does_not_fit_is_asked_for_while_it_is_waited_for(ray_cluster: None) -> None:
+    cluster, asked = ClusterInfo("here", False, cpus=4, gpus=0, nodes=1), []
+
+    def settle(there: object) -> Resources:
+        groups = ray.util.placement_group_table().values()
+        asked.append([group["bundles"][0] for group in groups if group["state"] == "PENDING"])
+        return Resources(cpus=2) if asked[-1] else Resources(cpus=64, gpus=1)
+
+    assert room_for(settle, cluster, timedelta(minutes=5), wanted=3) == Resources(cpus=2)
+    assert asked == [[], [{"CPU": 64.0, "GPU": 1.0}] * 3]
+    states = {group["state"] for group in ray.util.placement_group_table().values()}
+    assert states <= {"REMOVED"}, "nothing is asked for any more"
+
+
+def test_gpus_that_are_left_unused_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    there = [{"Resources": {"CPU": 8.0, "GPU": 2.0}}, {"Resources": {"CPU": 8.0}}]
+    warn_of_unused(Resources(cpus=1, gpus=0.5), there)
     assert not caplog.records
-    assert capacity(Resources(cpus=1)) == 16
+    warn_of_unused(Resources(cpus=1), there)
     assert caplog.messages == ["the cluster has GPUs (2), and this job computes on CPUs: --gpus-per-worker 1 uses them"]
 
 

@@ -52,7 +52,7 @@ def test_a_wrong_number_hides_nothing_of_the_styles_file(case: Case, tmp_path: P
     )
     lines = told("train_styles", "--config", file, "--workers", "x", "--train.batch-size", "many", "--max-failures", -1)
     for expected in (
-        "--workers: must be a whole number, not 'x'",
+        "--workers: must be a number such as 8, a range such as 2-64, or auto, not 'x'",
         "--train.batch-size: must be a whole number, not 'many'",
         "--max-failures: must be greater than or equal to 0, not '-1'",
         f"{file}:3 typo: unknown key",

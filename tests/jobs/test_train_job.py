@@ -55,7 +55,7 @@ def styles_file(folder: Path, base: Path, storage: str, count: int = 2, **train:
 def test_two_styles_at_once_then_nothing_to_do(tmp_path: Path, base: Path, s3: Any) -> None:
     storage = Storage.open(s3.bucket_uri())
     file = styles_file(tmp_path, base, storage.uri)
-    assert "2 to train, 2 at a time" in call_job("train_styles", "--config", file)
+    assert "2 to train by 2 workers on cpu, 1 CPU each." in call_job("train_styles", "--config", file)
     rows = StyleCatalog.open(storage).list()
     assert [(row.style_id, row.version, row.tags) for row in rows] == [
         ("style-0", 1, ["painting"]),

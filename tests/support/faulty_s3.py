@@ -14,9 +14,9 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 Action = Literal[
-    "pass", "503", "expired", "denied", "no-bucket", "reset", "reset-after", "silent", "kill", "kill-after"
+    "pass", "503", "expired", "denied", "no-bucket", "reset", "reset-after", "cut", "silent", "kill", "kill-after"
 ]
-"""``-after``: the server has done it, and the client does not learn of it."""
+"""``-after``: the server has done it, and the client does not learn of it. ``cut``: half of the answer's body comes."""
 
 _REFUSALS = {
     "503": (503, "SlowDown"),
@@ -43,28 +43,31 @@ _ERROR = "<?xml version='1.0'?><Error><Code>{code}</Code><Message>{code}</Messag
 
 @dataclass
 class FaultyS3:
-    """Set ``plan``; ``victim`` is the process that ``kill`` ends."""
+    """Set ``plan``; ``victim`` is the process that ``kill`` ends; ``answered`` is told the server's own status."""
 
     server: str
     endpoint: str = ""
     plan: Plan = lambda request: "pass"
+    answered: Callable[[Request, int], None] = lambda request, status: None
     victim: int = 0
     seen: list[Request] = field(default_factory=list)
+    writes: int = 0
     released: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def follow(self, plan: Plan) -> None:
         with self.lock:
             self.seen.clear()
+            self.writes = 0
             self.plan = plan
 
-    def next(self, method: str, path: str) -> Action:
+    def next(self, method: str, path: str) -> tuple[Request, Action]:
         with self.lock:
             changes = method not in ("GET", "HEAD")
-            before = sum(request.write is not None for request in self.seen)
-            request = Request(len(self.seen), method, path, before if changes else None)
+            request = Request(len(self.seen), method, path, self.writes if changes else None)
+            self.writes += changes
             self.seen.append(request)
-            return self.plan(request)
+            return request, self.plan(request)
 
 
 @contextmanager
@@ -100,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_request(self) -> None:
         body = self._body()
-        action = self.proxy.next(self.command, self.path)
+        request, action = self.proxy.next(self.command, self.path)
         if action in _REFUSALS:
             status, code = _REFUSALS[action]
             self._answer(status, _ERROR.format(code=code).encode())
@@ -112,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif action == "kill":
             self._kill()
         else:
-            self._forward(body, action)
+            self._forward(body, request, action)
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = do_request  # noqa: N815
 
@@ -125,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
         return self.rfile.read(int(self.headers.get("Content-Length") or 0))
 
-    def _forward(self, body: bytes, action: Action) -> None:
+    def _forward(self, body: bytes, request: Request, action: Action) -> None:
         # The host stays the client's own: it is part of what was signed.
         connection = http.client.HTTPConnection(urlsplit(self.proxy.server).netloc, timeout=60)
         headers = {name: value for name, value in self.headers.items() if name.lower() != "expect"}
@@ -133,14 +136,15 @@ class _Handler(BaseHTTPRequestHandler):
         answer = connection.getresponse()
         content = answer.read()
         connection.close()
+        self.proxy.answered(request, answer.status)
         if action == "reset-after":
             self._reset()
         elif action == "kill-after":
             self._kill()
         else:
-            self._answer(answer.status, content, dict(answer.getheaders()))
+            self._answer(answer.status, content, dict(answer.getheaders()), cut=action == "cut")
 
-    def _answer(self, status: int, content: bytes, headers: dict[str, str] | None = None) -> None:
+    def _answer(self, status: int, content: bytes, headers: dict[str, str] | None = None, *, cut: bool = False) -> None:
         self.send_response_only(status)
         length = str(len(content))
         for name, value in (headers or {"Content-Type": "application/xml"}).items():
@@ -150,7 +154,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header(name, value)
         self.send_header("Content-Length", length)
         self.end_headers()
-        if self.command != "HEAD":
+        if cut:
+            self.wfile.write(content[: len(content) // 2])
+            self._reset()
+        elif self.command != "HEAD":
             self.wfile.write(content)
 
     def _reset(self) -> None:

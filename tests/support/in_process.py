@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import ray
 
-from cluster.runtime.resources import Resources
+from cluster.runtime.target import WorkersWanted
 from jobs.streaming.decoding import Decode
 from jobs.streaming.execution import Execution
 from jobs.streaming.ledger import LocalLedger
@@ -30,7 +30,7 @@ class InProcess:
     @classmethod
     @contextmanager
     def connected(
-        cls, decode: Decode, task: Task, worker: type[Worker[Any]], resources: Resources, most: int | None
+        cls, decode: Decode, task: Task, worker: type[Worker[Any]], wanted: WorkersWanted
     ) -> Iterator["InProcess"]:
         yield cls(*ray.cloudpickle.loads(ray.cloudpickle.dumps((decode, task, worker))))
 
