@@ -25,7 +25,15 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few pictures and rows: within ten minutes on two cores")
     parser.add_argument("--part", choices=PARTS, nargs="+", default=PARTS)
     parser.add_argument("--styles", type=int, default=8)
-    parser.add_argument("--photographs", type=int, help="default: 8, or 2 with --quick")
+    parser.add_argument("--photographs", type=int, help="in a batch; default: 8, or 2 with --quick; on a GPU 32")
+    parser.add_argument("--device", help="for cheaper and fidelity; default: the first GPU, or else the CPU")
+    parser.add_argument(
+        "--sizes",
+        choices=("mini64", "ffhq256"),
+        default="mini64",
+        help="of the networks for cheaper: the bundled base, or the paper's sizes with random weights, for a GPU",
+    )
+    parser.add_argument("--compile", action="store_true", help="also measure torch.compile, which compiles for minutes")
     parser.add_argument("--style", type=Path, help="a style's checkpoint on mini64; default: one is trained first")
     parser.add_argument("--rows", type=int, nargs="+", help="rows of the manifest; default: 10^5 to 10^7, or to 10^6")
     flags = parser.parse_args()
@@ -47,16 +55,24 @@ def main() -> None:
 
         pipeline.measure(8 if quick else 24, ("standard",) if quick else ("exact", "standard"), say)
     if {"fidelity", "cheaper"} & set(flags.part):
-        from benchmarks.stylize_parts import cheaper, fidelity
-        from benchmarks.stylize_parts.studio import studio
+        pictures(flags)
 
-        with tempfile.TemporaryDirectory() as folder:
-            made = studio(flags.photographs or (2 if quick else 8), Path(folder), flags.style)
-            if "fidelity" in flags.part:
-                fidelity.measure(made, fidelity.COUNTS[1:6] if quick else fidelity.COUNTS, say)
-            if "cheaper" in flags.part:
-                ratio, similar = cheaper.measure(made, flags.styles, compiled=not quick, say=say)
-                say(f"cheaper: {ratio:.1f} at SSIM {similar:.3f}")
+
+def pictures(flags: argparse.Namespace) -> None:
+    """The parts that compute pictures, which need neither Ray nor a storage."""
+    from benchmarks.stylize_parts import cheaper, fidelity
+    from benchmarks.stylize_parts.studio import studio
+    from osasis.precision import choose_device
+
+    device = choose_device(flags.device)
+    count = 32 if device.type == "cuda" else 2 if flags.quick else 8
+    with tempfile.TemporaryDirectory() as folder:
+        made = studio(flags.photographs or count, Path(folder), flags.style, device, flags.sizes)
+        if "fidelity" in flags.part and made.style:
+            fidelity.measure(made, fidelity.COUNTS[1:6] if flags.quick else fidelity.COUNTS, say)
+        if "cheaper" in flags.part:
+            ratio, similar = cheaper.measure(made, flags.styles, compiled=flags.compile, say=say)
+            say(f"cheaper: {ratio:.1f} at SSIM {similar:.3f}")
 
 
 if __name__ == "__main__":

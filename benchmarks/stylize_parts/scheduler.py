@@ -22,7 +22,7 @@ from jobs.streaming.variants import Variant
 from osasis.image import to_levels
 from tests.support.stylize_case import Case
 
-WORKERS, BATCH, BATCH_SECONDS = 2, 32, 0.05
+WORKERS, BATCH, BATCH_SECONDS = 2, 32, 0.2
 
 
 class PausingStylizer(Stylizer):

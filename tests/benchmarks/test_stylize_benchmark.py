@@ -5,9 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.stylize_parts import cheaper
+from benchmarks.stylize_parts.device import covered
 from benchmarks.stylize_parts.fidelity import dpm_solver, held
 from benchmarks.stylize_parts.nodes import BATCH, INPUTS, STYLES, simulate
+from benchmarks.stylize_parts.studio import studio
 from osasis.diffusion import Schedule, sparse_ddim
+from osasis.pretrain.recipe import RECIPES
+from tests.support.tiny import tiny_recipe
 
 
 def test_two_simulated_workers_are_twice_as_fast_as_one(tmp_path: Path) -> None:
@@ -28,3 +33,19 @@ def test_solvers_that_ask_at_every_step_agree(upwards: bool) -> None:
     )
     assert torch.equal(ours, other)
     assert (higher - ours).norm() < 0.1 * ours.norm()
+
+
+def test_every_lever_costs_no_more_work_than_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(RECIPES, "ffhq256", tiny_recipe)
+    said: list[str] = []
+    made = studio(2, tmp_path, None, torch.device("cpu"), "ffhq256")
+    cheaper.measure(made, 2, compiled=False, say=said.append)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in said if line.startswith("| ")][1:]
+    assert [row[0] for row in rows] == [way.name for way in cheaper.ways(gpu=False, compiled=False)]
+    work = [float(row[6]) for row in rows]
+    assert work == sorted(work, reverse=True)
+    assert work[0] > 2 * work[-1]
+
+
+def test_time_that_kernels_share_counts_once() -> None:
+    assert covered([(5.0, 6.0), (0.0, 2.0), (1.0, 3.0), (1.5, 2.5)]) == 4.0
