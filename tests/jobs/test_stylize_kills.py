@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -108,6 +109,39 @@ def test_actor_killed_in_the_middle_of_a_batch(case: Case) -> None:
     assert (Path(case.root.path) / "died").exists()
     assert tally.counts()["done"] == 2 * PICTURES
     assert case.check_consistent(killed=True) == {"done": 2 * PICTURES}
+
+
+class DiesPacking(Stylizer):
+    """Kills its own process when it has stored a shard of the last style, before it can tell."""
+
+    def bundle(self) -> Any:
+        bundle, died = super().bundle(), Path(self.task.write.output.path).parent / "died"
+
+        def write(label: str, outcomes: Any) -> list[dict[str, Any]]:
+            placed = self.task.pack.write(label, outcomes)
+            if label.startswith("style-1") and not died.exists():
+                kept = Path(self.task.keep.place.path).rglob("*.safetensors")
+                died.write_text(json.dumps({str(path): path.stat().st_mtime_ns for path in kept}))
+                os.kill(os.getpid(), signal.SIGKILL)
+            return placed
+
+        bundle._pack = SimpleNamespace(write=write)
+        return bundle
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_worker_killed_while_packing_and_keeping_codes(case: Case, tmp_path: Path) -> None:
+    kept, root = tmp_path / "kept", Path(case.root.path)
+    tally = case.run(worker=DiesPacking, pack="webdataset", keep_structure=str(kept))
+    assert tally.now == {"done": 2 * PICTURES}
+    assert case.check_consistent(killed=True) == {"done": 2 * PICTURES}
+    assert not list((root / "out" / "packed").glob("unfinished/*"))
+    before, after = json.loads((root / "died").read_text()), list(kept.rglob("*.safetensors"))
+    assert before
+    assert len(after) == PICTURES
+    assert before.items() <= {str(path): path.stat().st_mtime_ns for path in after}.items(), (
+        "kept codes are not rewritten"
+    )
 
 
 class DiesOf(Stylizer):
