@@ -44,6 +44,10 @@ def _commands(case: Case, new: Path) -> dict[str, tuple[list[object], list[objec
         "train_base": (["--name", "x", "--out", new, *small], ["--images", gone]),
         "base_report": (["--base", base, "--images", photos, "--out", new], ["--table", gone]),
         "make_previews": (["--storage", new], ["--styles", "no-such-style"]),
+        "train_start": (
+            ["--base", base, "--references", photos, "--output", new / "start.safetensors"],
+            ["--references", gone],
+        ),
         "build_bank": ([], ["--base", gone]),
         "demo": (["--storage", new], ["--limit", 0]),
         "status": (["--storage", new], ["--limit", 0]),
