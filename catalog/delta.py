@@ -20,6 +20,9 @@ ROWS = "catalog"
 EVENTS = "catalog_events"
 """Where the tables of the catalog stand below the storage."""
 
+_LISTINGS = 3
+"""How often a table's log is listed before the failure is told."""
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -52,7 +55,13 @@ def open_table(
 
 
 def _opened(storage: Storage, name: str) -> DeltaTable:
-    return DeltaTable(storage.delta_uri(name), storage_options=storage.delta_options())
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random
+
+    # Delta repeats a request that fails, but not a listing whose answer breaks off: that is for whoever reads.
+    retrying = Retrying(
+        retry=retry_if_exception(unanswered), stop=stop_after_attempt(_LISTINGS), wait=wait_random(0, 0.5), reraise=True
+    )
+    return retrying(DeltaTable, storage.delta_uri(name), storage_options=storage.delta_options())
 
 
 def read_table(table: DeltaTable, columns: Sequence[str], predicate: str | None = None) -> "Iterator[pa.RecordBatch]":

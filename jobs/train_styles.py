@@ -13,10 +13,12 @@ from catalog.store import StyleCatalog
 from catalog.style_folder import STATES
 from cluster.commandline.cli import ExitCode, parse_flags, run_job
 from cluster.runtime.connection import connect
+from cluster.runtime.lease import forget
 from cluster.runtime.outlook import foreseen, outlook
 from cluster.runtime.resources import nodes
 from cluster.runtime.run_record import RunRecord, run_record
 from cluster.runtime.waiting import room_for
+from cluster.storage import Storage
 from jobs.finetuning.fleet import Fleet
 from jobs.finetuning.forecast import Measured, forecast
 from jobs.finetuning.plan import StylePlan, TrainPlan, plan_command
@@ -111,18 +113,25 @@ def _end(style: StylePlan, error: str | None, catalog: StyleCatalog, record: Run
 def _register(catalog: StyleCatalog, style: StylePlan, record: RunRecord) -> None:
     """The catalog's row, from the result that the training wrote last; its states are not needed any more."""
     row = catalog.register(style.folder.read_result())
-    remove_states(states_of(catalog.storage, style.run_name))
+    _forget(catalog.storage, style.run_name)
     record.counts["registered"] = record.counts.get("registered", 0) + 1
     console.print(f"[green]{row.style_id}@{row.version}[/green] registered, {row.train_seconds:.0f} s of training")
 
 
 def _remove_leftovers(plan: TrainPlan) -> None:
-    """States of styles that a job registered before it was killed."""
+    """Of styles that a job registered before it was killed."""
     done = {style.run_name for style in plan.styles if style.state == "done"}
     if done:
-        kept = {name.partition("/")[0] for name in plan.storage.list_files(STATES)}
+        places = (STATES, f"leases/{STATES}")
+        kept = {name.partition("/")[0] for place in places for name in plan.storage.list_files(place)}
         for run_name in done & kept:
-            remove_states(states_of(plan.storage, run_name))
+            _forget(plan.storage, run_name)
+
+
+def _forget(storage: Storage, run_name: str) -> None:
+    """A registered style needs neither its training's states nor the lease of a worker that was killed."""
+    remove_states(states_of(storage, run_name))
+    forget(storage, f"{STATES}/{run_name}")
 
 
 def _print_plan(plan: TrainPlan) -> None:

@@ -131,6 +131,16 @@ def lease(
             held.release()
 
 
+def forget(storage: Storage, name: str) -> None:
+    """Remove what the lease ``name`` left, such as that of a holder that was killed: what it stood for is over.
+
+    Raises:
+        StorageError: storage failed.
+    """
+    for generation in _generations(storage, name):
+        storage.delete(_file(name, generation))
+
+
 def process_identity(pid: int) -> str:
     """Tells a process from a later one of the same pid; empty where there is none or the system does not say."""
     try:

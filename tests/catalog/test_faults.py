@@ -98,6 +98,20 @@ def test_so_it_is_of_a_manifest(catalog: StyleCatalog, proxy: FaultyS3, action: 
     assert sorted(row["input_uri"] for row in manifest.rows()) == ["a", "b", "c"]
 
 
+def test_a_listing_that_breaks_off_is_asked_for_again(catalog: StyleCatalog, proxy: FaultyS3) -> None:
+    cut: list[str] = []
+
+    def first_listing(request: Request) -> Action:
+        if "list-type" in request.path and "_delta_log" in request.path and not cut:
+            cut.append(request.path)
+            return "cut"
+        return "pass"
+
+    proxy.follow(first_listing)
+    assert names(catalog.list()) == ["monet@2"]
+    assert cut
+
+
 _REASONS = {"503": "SlowDown", "expired": "credentials have expired", "reset": "no answer"}
 _QUICK = (("list", "reset"), ("register", "expired"), ("alias", "reset"))
 

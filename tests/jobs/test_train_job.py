@@ -75,8 +75,14 @@ def test_two_styles_at_once_then_nothing_to_do(tmp_path: Path, base: Path, s3: A
     (record,) = storage.list_files("runs")
     assert '"outcome": "done"' in storage.read_bytes(f"runs/{record}").decode()
 
+    settings = read_yaml(file)
+    run_name = make_plan(check(settings, StylesFile), settings).styles[0].run_name  # left by a job that was killed
+    lasting = [f"train/{run_name}/state-00000004.pt", f"leases/train/{run_name}/0000000001.json"]
+    for name in lasting:
+        storage.write_bytes(name, b"")
     assert "nothing to do" in call_job("train_styles", "--config", file)
     assert StyleCatalog.open(storage).list() == rows
+    assert not [*storage.list_files("train"), *storage.list_files("leases")]
 
     for name in storage.list_files("catalog"):  # as if the driver had died before the rows were written
         storage.delete(f"catalog/{name}")
