@@ -1,7 +1,8 @@
-"""A worker's whole path beside the bare loop over the same batches, both in this process and one thread of torch.
+"""A worker's whole path beside the bare loop over the same batches, in one process and one thread of torch.
 
 The path: listing, planning, reading, decoding, encoding, stylizing, PNG, checksum, files, manifest. The loop has the
-pixels and leaves tensors.
+pixels and leaves tensors. They take turns batch by batch, now the one first and now the other, since the speed of a
+machine that others use too drifts by more than what is sought.
 """
 
 import shutil
@@ -9,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +18,28 @@ import torch
 
 from benchmarks.stylize_parts.studio import SAMPLES
 from jobs.streaming.command import StylizeFlags, resolve
+from jobs.streaming.encoding import Batch
 from jobs.streaming.planning import Tally
 from jobs.streaming.run import run
+from jobs.streaming.spent import Clock
 from jobs.streaming.stylizing import Stylizer
+from jobs.streaming.variants import Variant
 from jobs.stylize import stages
-from osasis.base import bundled_bases, load_base
-from osasis.image import decode_image, fit, to_tensor
+from osasis.checkpoint import Style
 from osasis.method import pictures_of
-from osasis.settings import Quality, StylizeConfig
+from osasis.settings import Quality
 from osasis.strength import no_style
 from tests.support.in_process import InProcess
 
 BATCH = 4
-Clocks = tuple[float, float]
-"""Of the processor, of the wall."""
 
 
-def clocks() -> Clocks:
-    return time.process_time(), time.monotonic()
+@dataclass
+class Clocks:
+    """Seconds of the processor and of the wall."""
+
+    processor: float = 0.0
+    wall: float = 0.0
 
 
 def measure(pictures: int, qualities: Sequence[Quality], say: Callable[[str], None]) -> None:
@@ -46,47 +52,52 @@ def measure(pictures: int, qualities: Sequence[Quality], say: Callable[[str], No
             inputs.mkdir()
             for path in sorted((SAMPLES / "portraits").iterdir())[:pictures]:
                 shutil.copy(path, inputs)
-            bare = bare_loop(inputs, StylizeConfig(quality=quality))
-            whole, waited = whole_path(Path(folder), quality)
-        rates = ", ".join(f"{a / b:.1%}" for a, b in zip(bare, whole, strict=True))
-        say(f"| {quality} | {bare[0]:.1f}, {bare[1]:.1f} | {whole[0]:.1f}, {whole[1]:.1f} | {rates} | {waited:.1%} |")
+            bare, whole, waited = take_turns(Path(folder), quality)
+        rates = f"{bare.processor / whole.processor:.1%}, {bare.wall / whole.wall:.1%}"
+        times = f"{bare.processor:.1f}, {bare.wall:.1f} | {whole.processor:.1f}, {whole.wall:.1f}"
+        say(f"| {quality} | {times} | {rates} | {waited / whole.wall:.1%} |")
 
 
-def bare_loop(inputs: Path, config: StylizeConfig) -> Clocks:
-    torch.set_num_threads(1)
-    base = load_base(bundled_bases()["mini64"], "cpu")
-    images = torch.stack([to_tensor(fit(decode_image(p.read_bytes()), base.image_size)[0]) for p in inputs.iterdir()])
-    config = config.model_copy(update={"style_strength": 0.0})
-    with torch.inference_mode():
-        pictures_of(base, no_style(base), images[:BATCH], config)  # so that neither is measured cold
-        start = clocks()
-        for batch in images.split(BATCH):
-            pictures_of(base, no_style(base), batch, config)
-    return _since(start)
-
-
-def whole_path(folder: Path, quality: Quality) -> tuple[Clocks, float]:
-    """(times from the moment that the base is loaded, share of the wall between chunks)."""
-    begun: list[Clocks] = []
+def take_turns(folder: Path, quality: Quality) -> tuple[Clocks, Clocks, float]:
+    """(the bare loop's, the path's from the moment that the base is loaded, seconds between chunks)."""
+    bare, begun = Clocks(), Clocks()
     executions: list[Any] = []
 
-    class Ready(Stylizer):
+    class Both(Stylizer):
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)
-            begun.append(clocks())
+            self.turn = 0
+            self.compute_bare(
+                no_style(self.base), torch.zeros(BATCH, 3, *[self.base.image_size] * 2)
+            )  # the first is slow
+            bare.processor = bare.wall = 0.0
+            begun.processor, begun.wall = time.process_time(), time.monotonic()
+            self.clock = Clock()
+
+        def results(self, variant: Variant, batch: Batch) -> Sequence[Any]:
+            self.turn += 1
+            if self.turn % 2:
+                self.compute_bare(self.styles.take(variant), batch.all_images)
+            results = super().results(variant, batch)
+            if not self.turn % 2:
+                self.compute_bare(self.styles.take(variant), batch.all_images)
+            return results
+
+        @torch.inference_mode()
+        def compute_bare(self, style: Style, images: torch.Tensor) -> None:
+            processor, wall = time.thread_time(), time.monotonic()
+            pictures_of(self.base, style, images, self.task.stylize.config)
+            bare.processor += time.thread_time() - processor
+            bare.wall += time.monotonic() - wall
 
     @contextmanager
     def execute(*args: Any) -> Iterator[InProcess]:
-        executions.append(InProcess(args[0], args[1], Ready))
+        executions.append(InProcess(args[0], args[1], Both))
         yield executions[0]
 
     place = {"storage": str(folder / "catalog"), "input": str(folder / "in"), "output": str(folder / "out")}
     job = resolve(StylizeFlags.model_validate(place | {"styles": "none", "quality": quality, "batch_size": BATCH}))
     run(stages(job, "run"), job.flags, Tally(), execute)
-    took, spent = _since(begun[0]), executions[0].spent
-    return took, (spent.seconds["pictures"] + spent.seconds["driver"]) / took[1]
-
-
-def _since(start: Clocks) -> Clocks:
-    now = clocks()
-    return now[0] - start[0], now[1] - start[1]
+    processor, wall = time.process_time() - begun.processor, time.monotonic() - begun.wall
+    seconds = executions[0].spent.seconds
+    return bare, Clocks(processor - bare.processor, wall - bare.wall), seconds["pictures"] + seconds["driver"]
