@@ -14,10 +14,11 @@ from itertools import count
 
 from catalog.manifest import Manifest
 from cluster.storage import Storage
-from jobs.streaming.execution import CHUNKS_AHEAD, Chunk, _UnderWay
+from jobs.streaming.execution import Chunk, _UnderWay
 from jobs.streaming.inputs.item import Item
 from jobs.streaming.planning import Plan, Tally, chunks
 from jobs.streaming.recording import Record
+from jobs.streaming.room import CHUNKS_AHEAD
 from jobs.streaming.rows import Row, finished_schema, one_row
 from jobs.streaming.spent import SPENT
 from jobs.streaming.variants import Variant

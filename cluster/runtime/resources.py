@@ -14,6 +14,9 @@ Gpus = Literal["auto"] | float
 Node = Mapping[str, Any]
 """As ``ray.nodes`` describes one."""
 
+NODE_LABEL = "ray.io/node-id"
+"""Ray gives it to every node."""
+
 ACCELERATOR_LABEL = "ray.io/accelerator-type"
 """Ray gives it to every node whose GPUs it knows: ``A100``, ``L4``."""
 

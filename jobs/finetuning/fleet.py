@@ -21,10 +21,9 @@ from ray.train.v2.api.config import ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer  # TorchTrainer would bring torch everywhere
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from cluster.runtime.resources import Resources, fitting
+from cluster.runtime.resources import NODE_LABEL, Resources, fitting
 from jobs.finetuning.admission import Usage, room, share
 
-_NODE_LABEL = "ray.io/node-id"
 _STRIKES = 3
 """Workers that ended by an error, without a style having ended on their node; then it gets no more."""
 _DOUBT_S = 60.0
@@ -52,7 +51,7 @@ class NodeActor:
                     num_workers=1,
                     use_gpu=resources.gpus > 0,
                     resources_per_worker=per_worker,
-                    label_selector={_NODE_LABEL: node},
+                    label_selector={NODE_LABEL: node},
                 ),
                 run_config=RunConfig(
                     name=name, storage_path=folder, failure_config=FailureConfig(max_failures=max_failures)

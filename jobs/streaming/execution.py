@@ -8,6 +8,7 @@ that are to be avoided, where a node's devices are sick; what is under way then 
 
 import logging
 import queue
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,23 +22,21 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.runtime.connection import ClusterError, connect
-from cluster.runtime.metrics import gauge
+from cluster.runtime.elastic import Elastic
 from cluster.runtime.outlook import outlook
-from cluster.runtime.resources import Resources, capacity, nodes
+from cluster.runtime.resources import NODE_LABEL, Resources, nodes
 from cluster.runtime.target import WorkersWanted
-from cluster.runtime.waiting import room_for
+from cluster.runtime.waiting import asking, room_for
 from jobs.streaming.decoding import Decode
 from jobs.streaming.failures import RunStopped
 from jobs.streaming.ledger import Coordinator, Feed, RemoteLedger
+from jobs.streaming.room import Room
 from jobs.streaming.rows import CHUNK, Row, one_row
 from jobs.streaming.spent import Spent
 from jobs.streaming.worker import Task, Worker
 
 DECODE_CPUS = 0.25
 """Share of a CPU for a decoding task: each worker is given this beside its own, so that neither starves."""
-
-CHUNKS_AHEAD = 3
-"""Chunks under way for each worker, the one that it computes included: bounds memory, whatever the number of inputs."""
 
 RESULTS_AHEAD = 64
 """Batches of a worker whose outcomes may wait for the driver before it stops computing: they are a few kB each."""
@@ -59,18 +58,30 @@ class Chunk:
 
 
 class Execution:
-    """Prepares tasks feeding a pool of workers. ``workers``: how many there are."""
+    """Prepares tasks feeding a pool of workers, which follows the nodes that come and go.
+
+    Args:
+        resources: what a worker takes.
+        workers: how many there are, at first.
+        elastic: tells how many there can be later; None: as many.
+    """
 
     def __init__(
-        self, decode: Decode, task: Task, worker: type[Worker[Any]], resources: Resources, workers: int
+        self,
+        decode: Decode,
+        task: Task,
+        worker: type[Worker[Any]],
+        resources: Resources,
+        workers: int,
+        elastic: Elastic | None = None,
     ) -> None:
         self.workers = workers
-        gauge("osasis_workers", workers)
-        self._resources = resources
+        self._resources, self._elastic = resources, elastic
         # Beside the driver: no other node's death ends the run.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._here = ray.get_runtime_context().get_node_id()
         actor: Any = ray.remote(num_cpus=0)(Coordinator)
-        self._coordinator: Any = actor.options(scheduling_strategy=here).remote(workers)
+        beside = NodeAffinitySchedulingStrategy(self._here, soft=False)
+        self._coordinator: Any = actor.options(scheduling_strategy=beside).remote(workers)
         ledger = RemoteLedger(self._coordinator)
         self._feed, self._decode = Feed(self._coordinator), _Decode(decode, ledger)
         self._worker, self._task = worker, (task, ledger)
@@ -90,36 +101,41 @@ class Execution:
             whole = room_for(
                 lambda there: wanted.resources(there).more(DECODE_CPUS), cluster, wanted.wait, wanted.workers.least
             )
-            there = nodes()
-            log.info("%s", outlook(whole, wanted.workers, there))
+            log.info("%s", outlook(whole, wanted.workers, nodes()))
             task = replace(task, encode=replace(task.encode, device=whole.device))
-            yield cls(decode, task, worker, whole.more(-DECODE_CPUS), wanted.workers.of(capacity(whole, there)))
+            with asking() as asked:
+                elastic = Elastic(whole, wanted, asked)
+                # To a Ray that this process started no node comes.
+                later = None if cluster.started_here else elastic
+                yield cls(decode, task, worker, whole.more(-DECODE_CPUS), elastic.now, later)
 
     def run(self, work: Iterable[list[Row]]) -> Iterator[tuple[str, list[Row]]]:
         """(worker, outcomes) as they come, one outcome for each missing variant of each input; ("", []) when idle.
 
         Raises:
-            RunStopped: something is wrong that is no input's fault.
+            RunStopped: something is wrong that is no input's fault, or no node is left for any worker.
             RayError: the cluster fails.
         """
         planned = iter(work)
         first = list(islice(planned, self.workers))
         workers = min(self.workers, len(first))
+        elastic = self._elastic if len(first) == self.workers else None  # what is left is enough for more of them
         under_way = _UnderWay()
-        room = threading.Semaphore(CHUNKS_AHEAD * workers)
+        room = Room(workers)
         with ExitStack() as stack:
             pump = stack.enter_context(_pumping(chain(first, planned), room, under_way, self._coordinator))
             vain = 0
             while True:
                 try:
-                    for row in _in_thread(self._pass(workers)):
+                    for row in _in_thread(self._pass(max(1, elastic.now) if elastic else workers, elastic)):
                         pump.check()
+                        self._follow(elastic, room)
                         outcomes = under_way.take(row) if row else []
                         self.spent.add(row and row["spent"])
                         yield (row["worker"] if row else ""), outcomes
                         if row and under_way.is_finished(row["chunk"]):
                             ray.get(self._coordinator.finished.remote(row["chunk"]))
-                            room.release()
+                            room.give_back()
                             vain = 0
                     pump.check()
                     if pump.is_over and not under_way:
@@ -130,6 +146,15 @@ class Execution:
                     vain += 1
                     self._judge(error, vain)
                 ray.get(self._coordinator.rewind.remote())
+
+    def _follow(self, elastic: Elastic | None, room: Room) -> None:
+        """The pool grows by itself where there are nodes and work: here the work, and what is borne, follow the nodes."""
+        try:
+            if elastic and elastic.look():
+                room.resize(elastic.now)
+                ray.get(self._coordinator.resize.remote(elastic.now))
+        except ClusterError as error:
+            raise RunStopped(str(error)) from None
 
     def _judge(self, error: Exception, vain: int) -> None:
         """Whether to go on after an execution that ended in an error."""
@@ -143,10 +168,10 @@ class Execution:
             case _:
                 log.warning("starting again: %s", str(error).strip().splitlines()[-1])
 
-    def _pass(self, workers: int) -> Callable[[], Iterator[Row]]:
-        """One execution; its rows of FINISHED."""
+    def _pass(self, workers: int, elastic: Elastic | None) -> Callable[[], Iterator[Row]]:
+        """One execution, begun with so many workers; its rows of FINISHED."""
         avoided = sorted(ray.get(self._coordinator.avoided.remote()))
-        healthy = {"ray.io/node-id": f"!in({','.join(avoided)})"} if avoided else None
+        healthy = {NODE_LABEL: f"!in({','.join(avoided)})"} if avoided else None
         if healthy and not _others(avoided):
             raise ClusterError("the devices of every node fail: see the warnings above")
         context = DataContext.get_current().copy()
@@ -159,14 +184,25 @@ class Execution:
         with DataContext.current(context):
             dataset = (
                 ray.data.from_arrow(pa.table({"begin": [0]}))
-                .map_batches(self._feed, batch_size=None, batch_format="pyarrow", num_cpus=0)
+                .map_batches(
+                    self._feed,
+                    batch_size=None,
+                    batch_format="pyarrow",
+                    num_cpus=0,
+                    label_selector={NODE_LABEL: self._here},
+                )
                 .map_batches(self._decode, batch_size=1, batch_format="pyarrow", num_cpus=DECODE_CPUS)
                 .map_batches(
                     self._worker,
                     fn_constructor_args=self._task,
                     batch_size=1,
                     batch_format="pyarrow",
-                    compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=2),
+                    compute=ActorPoolStrategy(
+                        min_size=workers,
+                        max_size=max(elastic.most or sys.maxsize, workers) if elastic else workers,
+                        initial_size=workers,
+                        max_tasks_in_flight_per_actor=2,
+                    ),
                     num_cpus=self._resources.cpus,
                     num_gpus=self._resources.gpus or None,
                     label_selector=healthy,
@@ -237,9 +273,7 @@ class _UnderWay:
 class _Pump(threading.Thread):
     """Plans chunks and hands them to the coordinator, as long as there is room."""
 
-    def __init__(
-        self, work: Iterable[list[Row]], room: threading.Semaphore, under_way: _UnderWay, coordinator: Any
-    ) -> None:
+    def __init__(self, work: Iterable[list[Row]], room: Room, under_way: _UnderWay, coordinator: Any) -> None:
         super().__init__(name="plan", daemon=True)
         self._work, self._room, self._under_way, self._coordinator = work, room, under_way, coordinator
         self._error: BaseException | None = None
@@ -249,7 +283,7 @@ class _Pump(threading.Thread):
     def run(self) -> None:
         try:
             for number, inputs in enumerate(self._work):
-                while not self._room.acquire(timeout=0.5):
+                while not self._room.take(timeout=0.5):
                     if self.stopped.is_set():
                         return
                 if self.stopped.is_set():
@@ -271,9 +305,7 @@ class _Pump(threading.Thread):
 
 
 @contextmanager
-def _pumping(
-    work: Iterable[list[Row]], room: threading.Semaphore, under_way: _UnderWay, coordinator: Any
-) -> Iterator[_Pump]:
+def _pumping(work: Iterable[list[Row]], room: Room, under_way: _UnderWay, coordinator: Any) -> Iterator[_Pump]:
     pump = _Pump(work, room, under_way, coordinator)
     pump.start()
     try:

@@ -100,7 +100,7 @@ class Attempts:
     """What was begun and not ended: how deaths are noticed, and traced to what they are due to."""
 
     def __init__(self, workers: int = 1) -> None:
-        self._limit = DEATHS + 2 * workers
+        self.workers = workers
         self._begun: dict[str, list[str]] = {}
         self._deaths = 0
         self._left: Counter[str] = Counter()
@@ -116,7 +116,7 @@ class Attempts:
         killed = sum(there in alive for there in earlier)
         if earlier and earlier[-1] in alive and not _is_input(unit):
             self._deaths += 1
-        if self._deaths > self._limit:
+        if self._deaths > DEATHS + 2 * self.workers:
             raise RunStopped(f"{self._deaths} worker processes died with nothing finished in between: see Ray's logs")
         earlier.append(node)
         return killed

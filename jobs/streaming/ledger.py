@@ -94,6 +94,10 @@ class Coordinator:
         """There are no more."""
         self._closed = True
 
+    def resize(self, workers: int) -> None:
+        """So many workers can be there from now on."""
+        self._attempts.workers = workers
+
     def finished(self, number: int) -> None:
         self._chunks.pop(number, None)
 

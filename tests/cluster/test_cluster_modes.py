@@ -2,97 +2,30 @@
 
 import csv
 import json
-import os
-import secrets
 import shutil
-import socket
 import subprocess
-import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-import requests
 import yaml
 from deltalake import DeltaTable
-from tenacity import retry, stop_after_delay, wait_fixed
 
 from catalog.filters import Condition
 from catalog.store import StyleCatalog
 from cluster.storage import Storage
 from osasis.base import load_base
 from tests.support.jobs_run import ROOT, run_job
+from tests.support.ray_head import RAY, Head, running_head
 from tests.support.tiny import make_tiny_base, tiny_recipe
-
-RAY = str(Path(sys.executable).with_name("ray"))
-
-
-@dataclass(frozen=True)
-class Head:
-    """A running head node; its environment lets clients in."""
-
-    env: dict[str, str]
-
-    def submit(self, job: str, *flags: object, expect: int = 0) -> str:
-        """``ray job submit``; the log, with the job's own exit code checked."""
-        command = [RAY, "job", "submit", "--working-dir", ".", "--", "python", f"jobs/{job}.py", *map(str, flags)]
-        done = subprocess.run(
-            command, cwd=ROOT, env=self.env, timeout=300, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True,
-        )  # fmt: skip
-        assert (done.returncode == 0) == (expect == 0), done.stdout
-        return done.stdout
-
-
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
 def head(s3: Any) -> Iterator[Head]:
-    """``ray start --head`` of its own, on the loopback interface, with token authentication."""
-    port, dashboard, agent = _free_port(), _free_port(), _free_port()
-    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short: Ray puts Unix sockets below it
-    env = dict(os.environ) | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"  # as in an activated environment
-    env.pop("RAY_ADDRESS", None)
-    # fmt: off
-    process = subprocess.Popen(
-        [RAY, "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=4",
-         f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", "--disable-usage-stats",
-         f"--dashboard-agent-listen-port={agent}",  # its default would meet that of any other Ray on this machine
-         "--min-worker-port=23000", "--max-worker-port=23999", "--object-store-memory=300000000",
-         f"--temp-dir={folder}"],
-        env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    )
-    # fmt: on
-    address = f"http://127.0.0.1:{dashboard}"
-
-    @retry(stop=stop_after_delay(90), wait=wait_fixed(0.5), reraise=True)
-    def ready() -> None:
-        answer = requests.get(
-            f"{address}/api/jobs/", headers={"Authorization": f"Bearer {env['RAY_AUTH_TOKEN']}"}, timeout=5
-        )
-        answer.raise_for_status()
-
-    try:
-        ready()
-        yield Head(env | {"RAY_ADDRESS": f"127.0.0.1:{port}", "RAY_API_SERVER_ADDRESS": address})
-    finally:
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-        for member in family:
-            with suppress(psutil.NoSuchProcess):
-                member.kill()
-        psutil.wait_procs(family, timeout=20)
-        shutil.rmtree(folder, ignore_errors=True)
+    with running_head(cpus=4) as head:
+        yield head
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,20 @@
-"""What a run cannot do without lives where its driver does: no other node's death ends it."""
+"""Jobs on nodes that come and go."""
 
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from benchmarks.faults_parts.job import Job
+from cluster.storage import Storage
 from tests.support.jobs_run import ROOT
+from tests.support.ray_head import running_head
 from tests.support.ray_nodes import running_nodes
+from tests.support.stylize_case import Case
 
 _WHERE = """
 import ray
@@ -31,3 +38,40 @@ def test_the_coordinator_of_a_run_is_beside_its_driver(monkeypatch: pytest.Monke
     with running_nodes(3) as nodes:
         env = os.environ | {"RAY_ADDRESS": nodes.address, "PYTHONPATH": str(ROOT)}
         subprocess.run([sys.executable, "-c", _WHERE], cwd=ROOT, env=env, timeout=200, check=True)
+
+
+_PICTURES = 1500
+_WORKER = "MapBatches(Stylizer"
+"""How Ray titles a process that stylizes."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("submitted", [False, True], ids=["by address", "submitted"])
+def test_from_a_head_without_cpus_a_job_waits_uses_nodes_that_come_and_lives_without_one_that_goes(
+    tmp_path: Path, submitted: bool
+) -> None:
+    case = Case.make(Storage.open(tmp_path), tmp_path, styles=1)
+    case.add_pictures(_PICTURES)
+    with running_head(cpus=0) as head:
+        command = case.argv(workers="auto", batch_size=4)
+        command[0] = "jobs/stylize.py"
+        job = Job("stylize", command, head.env, tmp_path / "log", head.dashboard if submitted else None)
+        try:
+            until(job, lambda: "waiting for it, up to 15 min" in job.output())
+            nodes = [head.join(cpus=2), head.join(cpus=2)]
+            until(job, lambda: all(head.has_process(node, _WORKER) for node in nodes))
+            until(job, lambda: len(case.root.list_files("out/images")) > 0)
+            head.kill(nodes[0])
+            assert job.process.wait(240) == 0, job.output()
+        finally:
+            job.stop()
+    assert case.check_consistent(killed=True) == {"done": _PICTURES}
+
+
+def until(job: Job, condition: Callable[[], bool], timeout: float = 120) -> None:
+    """Polls; the job must not end before."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert job.runs(), f"the job ended too early:\n{job.output()}"
+        assert time.monotonic() < deadline, f"it never came:\n{job.output()}"
+        time.sleep(0.1)  # the interval of polling, not a wait for an effect
