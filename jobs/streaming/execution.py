@@ -148,7 +148,7 @@ class Execution:
                 ray.get(self._coordinator.rewind.remote())
 
     def _follow(self, elastic: Elastic | None, room: Room) -> None:
-        """The pool grows by itself where there are nodes and work: here the work, and what is borne, follow the nodes."""
+        """The pool grows by itself where there is work for more; the work, and the deaths borne, follow the nodes."""
         try:
             if elastic and elastic.look():
                 room.resize(elastic.now)
