@@ -40,7 +40,7 @@ def test_the_coordinator_of_a_run_is_beside_its_driver(monkeypatch: pytest.Monke
         subprocess.run([sys.executable, "-c", _WHERE], cwd=ROOT, env=env, timeout=200, check=True)
 
 
-_PICTURES = 1500
+_PICTURES = 600
 _WORKER = "MapBatches(Stylizer"
 """How Ray titles a process that stylizes."""
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 import requests
@@ -21,6 +22,9 @@ from tests.support.jobs_run import ROOT
 RAY = str(Path(sys.executable).with_name("ray"))
 _PORTS = 1000
 """For the workers of a node."""
+
+
+_patiently = retry(stop=stop_after_delay(90), wait=wait_fixed(0.5), reraise=True)
 
 
 @dataclass
@@ -46,14 +50,34 @@ class Head:
         return done.stdout
 
     def join(self, cpus: int) -> psutil.Process:
-        """Another node, which may take some seconds to be there."""
-        return self.start(f"--address={self.env['RAY_ADDRESS']}", f"--num-cpus={cpus}")
+        """Another node, which is there when this returns: two that start at once would meet."""
+        before = self.nodes()
+        node = self.start(f"--address={self.env['RAY_ADDRESS']}", f"--num-cpus={cpus}")
+
+        @_patiently
+        def there() -> None:
+            assert self.nodes() > before
+
+        there()
+        return node
+
+    def nodes(self) -> int:
+        """How many are alive, the head included."""
+        answer = self.ask("/api/v0/nodes?filter_keys=state&filter_predicates=%3D&filter_values=ALIVE")
+        return len(answer["data"]["result"]["result"])
+
+    def ask(self, path: str) -> Any:
+        """What the dashboard answers, as its clients ask."""
+        token = {"Authorization": f"Bearer {self.env['RAY_AUTH_TOKEN']}"}
+        answer = requests.get(f"{self.dashboard}{path}", headers=token, timeout=5)
+        answer.raise_for_status()
+        return answer.json()
 
     def start(self, *options: str) -> psutil.Process:
         number = len(self.started)
         first = 23000 + _PORTS * number
         # A folder each, as on machines of their own: Ray unpacks code into it, and a node that goes clears up.
-        options += (f"--temp-dir={self.folder / str(number)}",) if number == 0 else ()
+        options += (f"--temp-dir={self.folder / str(number)}",)
         # The default port of the agent would meet that of any other Ray on this machine.
         options += (f"--dashboard-agent-listen-port={free_port()}", "--object-store-memory=200000000")
         options += (f"--min-worker-port={first}", f"--max-worker-port={first + _PORTS - 1}")
@@ -104,10 +128,9 @@ def running_head(cpus: int) -> Iterator[Head]:
     folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # short: Ray puts Unix sockets below it
     head = Head(env | {"RAY_ADDRESS": f"127.0.0.1:{port}", "RAY_API_SERVER_ADDRESS": address}, folder)
 
-    @retry(stop=stop_after_delay(90), wait=wait_fixed(0.5), reraise=True)
+    @_patiently
     def ready() -> None:
-        token = {"Authorization": f"Bearer {env['RAY_AUTH_TOKEN']}"}
-        requests.get(f"{address}/api/jobs/", headers=token, timeout=5).raise_for_status()
+        head.ask("/api/jobs/")
 
     try:
         head.start(
