@@ -95,10 +95,9 @@ class MemoryFlags(JobFlags):
     def check_memory(self, device: str) -> None:
         """Raises ConfigError where a limit is given and ``device``, as torch names it, is no GPU."""
         if self.memory and device == "cpu":
-            raise ConfigError(
-                Problem("--memory", f"limits a GPU's memory ({self.memory.human_readable(decimal=True)}), and this job computes on "
-                "CPUs", "leave it out, or give --gpus-per-worker 1")
-            )  # fmt: skip
+            given = self.memory.human_readable(decimal=True)
+            message = f"limits a GPU's memory ({given}), and this job computes on CPUs"
+            raise ConfigError(Problem("--memory", message, "leave it out, or give --gpus-per-worker 1"))
 
 
 class RetriesFlags(JobFlags):
