@@ -38,17 +38,20 @@ def main() -> int:
     plan = plan_command(flags)
     _print_plan(plan)
     todo = [style for style in plan.styles if style.state == "train"]
-    costs = forecast(plan.storage, plan.base_location, [style.config for style in todo]) if todo else None
+    costs = forecast(plan.storage, plan.base_location, [style.config for style in todo], flags.memory) if todo else None
     if costs or flags.dry_run:
         console.print(str(costs or "No run with these settings on this storage says yet what they take."))
     if flags.dry_run:
-        console.print(f"room for {foreseen(flags)[1]}", markup=False)
+        resources, room = foreseen(flags)
+        flags.check_memory(resources.device)
+        console.print(f"room for {room}", markup=False)
         return ExitCode.DONE
     _remove_leftovers(plan)
     if all(style.state == "done" for style in plan.styles):
         console.print("Everything is trained and in the catalog already; nothing to do.")
         return ExitCode.DONE
-    config = {"base": plan.base_location, "styles": {s.run_name: s.config.model_dump(mode="json") for s in plan.styles}}
+    styles = {s.run_name: s.config.model_dump(mode="json") for s in plan.styles}
+    config = {"base": plan.base_location, "memory": flags.memory, "styles": styles}
     with run_record(plan.storage, job="train_styles", config=config) as record:
         catalog = StyleCatalog.open(plan.storage)
         for style in plan.styles:
@@ -71,11 +74,13 @@ def _train(
         checkpoint_every_s=flags.checkpoint_seconds,
         threads=max(1, int(flags.cpus_per_worker)),
         wait=flags.if_busy == "wait",
+        memory=flags.memory,
     )
     styles, measured = {style.style_id: style for style in todo}, Measured()
     with connect(shared=[plan.storage]) as cluster, record.timed("train"):
         wanted = flags.workers.within(len(todo))
         resources = room_for(flags.resources, cluster, flags.wait, wanted.of(len(todo)))
+        flags.check_memory(resources.device)
         console.print(
             f"Ray at {cluster.address}: {len(todo)} to train by {outlook(resources, wanted, nodes())}.", markup=False
         )

@@ -7,7 +7,7 @@ the reference's photographic counterpart last, so that both branches share one U
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from osasis.base import Base
 from osasis.content import Content, encode_content
 from osasis.diffusion import Schedule, ddim_move, predict_x0
 from osasis.errors import NotFinite
+from osasis.memory import MemoryUse, within_memory
 from osasis.networks.adapters import adapt, trained_parameters
 from osasis.networks.clip import ClipEncoder
 from osasis.networks.layers import zeroed
@@ -125,7 +126,7 @@ class Finetuner:
         self.perceptuals = perceptuals
         self.device = reference.style.device
         self.unet = eps_b.to(self.device).to(memory_format=torch.channels_last).train(config.dropout)
-        self.unet.recompute = config.recompute
+        self.memory_use = MemoryUse(config.recompute, config.micro_batch)
         if config.adapter_rank:
             adapt(self.unet, config.adapter_rank, config.adapter_places, config.seed)
         else:
@@ -193,11 +194,31 @@ class Finetuner:
         return sum(getattr(self.config.weights, name) * value.item() for name, value in terms.items())
 
     def update(self, x_t: Tensor, i: int, content: Content, targets: _Targets) -> tuple[Tensor, dict[str, float]]:
-        """One optimizer step at respaced step ``i``. ``x_t`` [B+1, 3, S, S] → (x_{t-1}, detached; loss terms)."""
+        """One optimizer step at respaced step ``i``. ``x_t`` [B+1, 3, S, S] → (x_{t-1}, detached; loss terms).
+
+        Raises:
+            NotFinite: a loss is NaN or infinite; the step was not made.
+            torch.OutOfMemoryError: there is not enough for one content.
+        """
+        use = self.memory_use.of(len(content))
+        (moved, numbers), fits = within_memory(partial(self._gradients, x_t, i, content, targets), use)
+        if fits != use:
+            self.memory_use = fits
+        if not math.isfinite(numbers["total"]):
+            raise NotFinite(f"iteration {self.next_iteration}, step {i}: {numbers}")
+        self._set_rates(i)
+        self.optimizer.step()
+        return moved, numbers
+
+    def _gradients(
+        self, x_t: Tensor, i: int, content: Content, targets: _Targets, use: MemoryUse
+    ) -> tuple[Tensor, dict[str, float]]:
+        """As :meth:`update`, up to the optimizer's step."""
         self.optimizer.zero_grad(set_to_none=True)
+        self.unet.recompute = use.recompute
         moved = torch.empty_like(x_t)
         numbers: dict[str, float] = {}
-        for part in torch.arange(len(content), device=self.device).split(self.config.micro_batch or len(content)):
+        for part in torch.arange(len(content), device=self.device).split(use.contents):
             share = len(part) / len(content)
             rows = torch.cat([part, part.new_tensor([len(content)])])  # the style branch goes along, at its share
             x0, x_in = self.predict(x_t[rows], i, content[part])
@@ -209,10 +230,6 @@ class Finetuner:
                 numbers[name] = numbers.get(name, 0.0) + share * value.item()
             to = self.schedule.alpha_bar_at(i - 1)
             moved[rows] = ddim_move(x_in, x0, self.schedule.alpha_bar_at(i), to).detach()
-        if not math.isfinite(numbers["total"]):
-            raise NotFinite(f"iteration {self.next_iteration}, step {i}: {numbers}")
-        self._set_rates(i)
-        self.optimizer.step()
         return moved, numbers
 
     def _set_rates(self, i: int) -> None:
@@ -336,12 +353,14 @@ class Finetuner:
     def state_dict(self) -> dict[str, Any]:
         """What a resume needs beyond the constructor's arguments; tensors and numbers only."""
         state = {"optimizer": self.optimizer.state_dict(), "next_iteration": self.next_iteration}
-        return self.weights() | state
+        return self.weights() | state | {"memory_use": asdict(self.memory_use)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.load_weights(state)
         self.optimizer.load_state_dict(state["optimizer"])
         self.next_iteration = state["next_iteration"]
+        if "memory_use" in state:  # of a version that had it
+            self.memory_use = MemoryUse(**state["memory_use"])
 
 
 def decode_indices(schedule: Schedule, t0_ratio: float, *, matched: bool) -> list[int]:

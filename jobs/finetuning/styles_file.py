@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ByteSize, ConfigDict, Field, ValidationError, model_validator
 
 from catalog.schema import StyleId, Tag
 from cluster.commandline.cli import (
@@ -81,6 +81,25 @@ class SingleStyleFlags(JobFlags):
     tags: tuple[str, ...] = Field((), description="Its tags.")
 
 
+class MemoryFlags(JobFlags):
+    """What a training may take of a GPU."""
+
+    memory: ByteSize | None = Field(
+        None,
+        gt=0,
+        description="GPU memory that a training may take, as 24GB or 16GiB, beside what CUDA itself does; where it is"
+        " short, activations are recomputed and contents divided. Default: all.",
+        json_schema_extra={"metavar": "SIZE"},
+    )
+
+    def check_memory(self, device: str) -> None:
+        """Raises ConfigError where a limit is given and ``device``, as torch names it, is no GPU."""
+        if self.memory and device == "cpu":
+            given = self.memory.human_readable(decimal=True)
+            message = f"limits a GPU's memory ({given}), and this job computes on CPUs"
+            raise ConfigError(Problem("--memory", message, "leave it out, or give --gpus-per-worker 1"))
+
+
 class RetriesFlags(JobFlags):
     """What happens when a worker dies."""
 
@@ -90,7 +109,7 @@ class RetriesFlags(JobFlags):
     max_failures: int = Field(3, ge=0, description="How often a style's training is resumed after its worker died.")
 
 
-class TrainStylesFlags(StylesFlags, SingleStyleFlags, ElasticFlags, RetriesFlags, ConcurrencyFlags):
+class TrainStylesFlags(StylesFlags, SingleStyleFlags, ElasticFlags, MemoryFlags, RetriesFlags, ConcurrencyFlags):
     """Finetune styles concurrently, resume what was interrupted, and register each in the catalog.
 
     Give --config, or --storage, --id and --image.

@@ -35,6 +35,7 @@ from osasis.content import Content
 from osasis.errors import OsasisError
 from osasis.full_size import texture_of, whole_reference
 from osasis.image import FitMode, decode_image, encode_png, fit, to_image, to_tensor
+from osasis.memory import limit_gpu_memory
 from osasis.settings import TrainConfig
 from osasis.style_training import StyleTraining, training_content
 
@@ -55,6 +56,8 @@ class WorkerSettings:
     threads: int
     wait: bool
     """Wait for another job that trains the same style."""
+    memory: int | None = None
+    """Bytes of its GPU that it may take; None: all."""
 
 
 class Leaving(Exception):
@@ -72,6 +75,8 @@ def train_styles(config: dict[str, Any]) -> None:
     device = ray.train.torch.get_device()
     if device.type == "cpu":
         torch.set_num_threads(settings.threads)
+    elif settings.memory:
+        limit_gpu_memory(settings.memory, device)
     try:
         base = open_base(settings.base_location, str(device))
     except OsasisError as error:
@@ -193,12 +198,15 @@ def _train(
         texture=texture_of(picture, base.image_size, plan.config.fit),
     )
     seconds = state["seconds"] if state else 0.0
-    begun_at, last = training.iterations_done, time.monotonic()
+    begun_at, last, use = training.iterations_done, time.monotonic(), training.finetuner.memory_use
     losses: dict[str, float] = {}
     for losses in training.run():
         done = training.iterations_done
         seconds, last = seconds + time.monotonic() - last, time.monotonic()
         reports.progress(done, plan.config.iterations, losses["total"])
+        if training.finetuner.memory_use != use:
+            use = training.finetuner.memory_use
+            reports.note(f"{plan.style_id}: memory ran out, and from now on less is kept: {use}")
         leaves = reports.node_leaves()
         if not training.done and (leaves or saver.due):
             check_lease()

@@ -183,6 +183,15 @@ def test_bad_flags_exit_with_2() -> None:
 
 
 @pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_a_limit_of_gpu_memory_is_refused_on_cpus(tmp_path: Path, base: Path, more: tuple[str, ...]) -> None:
+    file = styles_file(tmp_path, base, str(tmp_path / "out"))
+    said = call_job("train_styles", "--config", file, "--memory", "24GB", *more, expect=2)
+    assert "--memory: limits a GPU's memory (24.0GB), and this job computes on CPUs" in said
+    assert StyleCatalog.open(Storage.open(tmp_path / "out")).list() == []
+
+
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_users_own_photographs(tmp_path: Path, base: Path) -> None:
     """Read before anything starts, in the order of their names; what they are is part of what a training is."""
     photos = tmp_path / "photos"
