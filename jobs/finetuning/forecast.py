@@ -62,10 +62,12 @@ class Forecast:
         return {"forecast_seconds": round(self.seconds, 1), "forecast_memory_gib": self.memory_gib}
 
 
-def forecast(storage: Storage, base: str, configs: Iterable[TrainConfig], memory: int | None = None) -> Forecast | None:
+def forecast(
+    storage: Storage, base: str, configs: Iterable[TrainConfig], how: Mapping[str, Any] | None = None
+) -> Forecast | None:
     """By the newest run on this storage that trained styles on this base with settings that take as much.
 
-    ``memory``: bytes of a GPU that a training may take; with other limits, it takes other time.
+    ``how``: what else in the record's ``config`` decides what a training takes.
 
     None: there is no such run, or the styles differ in what they take.
     """
@@ -74,7 +76,8 @@ def forecast(storage: Storage, base: str, configs: Iterable[TrainConfig], memory
     if len(works) != 1:
         return None
     for record in records(storage, _LOOKED_AT):
-        if record.job != "train_styles" or record.config.get("base") != base or record.config.get("memory") != memory:
+        alike = {"base": base} | dict(how or {})
+        if record.job != "train_styles" or any(record.config.get(name) != value for name, value in alike.items()):
             continue
         trained = record.config.get("styles", {}).values()
         rate = record.metrics.get("iteration_seconds")
