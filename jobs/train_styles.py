@@ -38,7 +38,7 @@ def main() -> int:
     plan = plan_command(flags)
     _print_plan(plan)
     todo = [style for style in plan.styles if style.state == "train"]
-    how = {"memory": flags.memory, "processes": flags.processes_per_style}
+    how = {"memory": flags.memory, "processes": flags.processes_per_style if flags.processes_per_style > 1 else None}
     costs = forecast(plan.storage, plan.base_location, [style.config for style in todo], how) if todo else None
     if costs or flags.dry_run:
         console.print(str(costs or "No run with these settings on this storage says yet what they take."))

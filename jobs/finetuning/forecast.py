@@ -1,6 +1,6 @@
 """What a training will take, by what earlier runs with the same base and settings took; printed by ``--dry-run``."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,16 +67,14 @@ def forecast(
 ) -> Forecast | None:
     """By the newest run on this storage that trained styles on this base with settings that take as much.
 
-    ``how``: what else in the record's ``config`` decides what a training takes.
-
-    None: there is no such run, or the styles differ in what they take.
+    ``how``: what else in a record's ``config`` decides what a training takes. None: there is no such run, or the styles differ in what they take.
     """
     wanted = [config.model_dump(mode="json") for config in configs]
     works = {str(_work(config)) for config in wanted}
     if len(works) != 1:
         return None
+    alike = {"base": base, **(how or {})}
     for record in records(storage, _LOOKED_AT):
-        alike = {"base": base} | dict(how or {})
         if record.job != "train_styles" or any(record.config.get(name) != value for name, value in alike.items()):
             continue
         trained = record.config.get("styles", {}).values()
