@@ -10,6 +10,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import ray.train
+
 from cluster.runtime.lease import LeaseHeld
 from cluster.storage import Storage, StorageError
 from jobs.finetuning.contents import Contents, read_image
@@ -72,10 +74,19 @@ def _follow(plan: StylePlan, place: int | None, contents: Contents, storage: Sto
         return found
 
     for _ in begin(plan, contents, storage, state, ranks).run():
+        node_leaves(ranks, asked=False)
         with ranks.all_well():
             pass
         if ranks.said(False):  # the node is about to go
             return
+
+
+def node_leaves(ranks: Ranks, *, asked: bool) -> bool:
+    """Whether Ray says that this node is about to go, as spot machines are told; False unless the first process asks.
+
+    Ray Train answers when all processes ask.
+    """
+    return ranks.said(asked) and ray.train.get_preemption_info() is not None
 
 
 def _place(state: _State) -> int | None:

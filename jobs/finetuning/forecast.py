@@ -67,7 +67,8 @@ def forecast(
 ) -> Forecast | None:
     """By the newest run on this storage that trained styles on this base with settings that take as much.
 
-    ``how``: what else in a record's ``config`` decides what a training takes. None: there is no such run, or the styles differ in what they take.
+    ``how``: what else in a record's ``config`` decides what a training takes. None: there is no such run, or the styles
+    differ in what they take.
     """
     wanted = [config.model_dump(mode="json") for config in configs]
     works = {str(_work(config)) for config in wanted}

@@ -25,7 +25,7 @@ from cluster.runtime.lease import LeaseLost, lease
 from cluster.storage import Storage, StorageError
 from jobs.finetuning.admission import Usage
 from jobs.finetuning.contents import Contents
-from jobs.finetuning.following import FINAL, begin, call, follow
+from jobs.finetuning.following import FINAL, begin, call, follow, node_leaves
 from jobs.finetuning.plan import StylePlan
 from jobs.finetuning.saved_state import StateSaver, newest_state, states_of
 from jobs.finetuning.style_queue import Task
@@ -97,11 +97,11 @@ def _lead(
     queue: Any, name: str, contents: Contents, settings: WorkerSettings, device: torch.device, ranks: Ranks
 ) -> None:
     """Style after style, and the others told when there is none."""
-    leaves = _node_leaves()
-    while not leaves() and (task := ray.get(queue.take.remote(name))):
+    watch = NodeWatch(ranks)
+    while not watch.told and (task := ray.get(queue.take.remote(name))):
         started = time.monotonic()
         try:
-            done = train_style(task, contents, settings, Reports(queue, name, str(device), leaves, ranks.count), ranks)
+            done = train_style(task, contents, settings, Reports(queue, name, str(device), watch, ranks.count), ranks)
         except Leaving:
             ray.get(queue.give_back.remote(name))
             break
@@ -195,6 +195,7 @@ def _train(
     begun_at, last, use = training.iterations_done, time.monotonic(), training.finetuner.memory_use
     losses: dict[str, float] = {}
     for losses in training.run():
+        leaves = reports.node_leaves()
         with ranks.all_well():
             done = training.iterations_done
             seconds, last = seconds + time.monotonic() - last, time.monotonic()
@@ -202,7 +203,6 @@ def _train(
             if training.finetuner.memory_use != use:
                 use = training.finetuner.memory_use
                 reports.note(f"{plan.style_id}: memory ran out, and from now on less is kept: {use}")
-            leaves = reports.node_leaves()
             if not training.done and (leaves or saver.due):
                 check_lease()
                 saver.save(done, {"training": training.state_dict(), "seconds": seconds})
@@ -215,17 +215,20 @@ def _train(
     return training.iterations_done - begun_at
 
 
-def _node_leaves() -> Callable[[], bool]:
-    """Whether Ray says that this worker's node is about to go, as spot machines are told; asked every few seconds."""
-    asked, told = time.monotonic(), False
+class NodeWatch:
+    """Asks every few seconds whether this worker's node is about to go. ``told``: it is."""
 
-    def leaves() -> bool:
-        nonlocal asked, told
-        if not told and time.monotonic() - asked > _NOTICE_EVERY_S:
-            asked, told = time.monotonic(), ray.train.get_preemption_info() is not None
-        return told
+    def __init__(self, ranks: Ranks) -> None:
+        self.told = False
+        self._ranks, self._asked = ranks, time.monotonic()
 
-    return leaves
+    def __call__(self) -> bool:
+        """To be called between iterations, in all processes."""
+        due = not self.told and time.monotonic() - self._asked > _NOTICE_EVERY_S
+        if due:
+            self._asked = time.monotonic()
+        self.told = node_leaves(self._ranks, asked=due) or self.told
+        return self.told
 
 
 def _usage(device: torch.device, processes: int) -> Usage:
