@@ -182,16 +182,18 @@ def test_bad_flags_exit_with_2() -> None:
     assert "nothing to train" in call_job("train_styles", "--storage", "x", expect=2)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_two_processes_share_styles_one_after_the_other(tmp_path: Path, base: Path) -> None:
     plain = {"dropout": False, "iterations": 2}  # masks are of each process's own
     file = styles_file(tmp_path, base, str(tmp_path / "alone"), **plain)
     call_job("train_styles", "--config", file)
-    told = call_job("train_styles", "--config", file, "--storage", tmp_path / "shared", "--processes-per-style", 2)
-    assert "2 to train by 2 workers on cpu, 2 CPU each." in told
-    alone, shared = (StyleCatalog.open(Storage.open(tmp_path / name)).list() for name in ("alone", "shared"))
-    assert [row.style_id for row in shared] == ["style-0", "style-1"]
-    for one, other in zip(alone, shared, strict=True):
+    shared = ("--storage", tmp_path / "shared", "--processes-per-style", 2, "--workers", 1)
+    told = call_job("train_styles", "--config", file, *shared)
+    assert "2 to train by 1 workers on cpu, 2 CPU each." in told
+    alone, together = (StyleCatalog.open(Storage.open(tmp_path / name)).list() for name in ("alone", "shared"))
+    assert [row.style_id for row in together] == ["style-0", "style-1"]
+    for one, other in zip(alone, together, strict=True):
         losses = {name: value for name, value in one.metrics.items() if name.startswith("loss_")}
         assert len(losses) > 3
         assert {name: other.metrics[name] for name in losses} == pytest.approx(losses, rel=1e-2, abs=1e-6)
