@@ -23,6 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.runtime.connection import ClusterError, connect
 from cluster.runtime.elastic import Elastic
+from cluster.runtime.metrics import gauge
 from cluster.runtime.outlook import outlook
 from cluster.runtime.resources import NODE_LABEL, Resources, nodes
 from cluster.runtime.target import WorkersWanted
@@ -130,6 +131,9 @@ class Execution:
                     for row in _in_thread(self._pass(max(1, elastic.now) if elastic else workers, elastic)):
                         pump.check()
                         self._follow(elastic, room)
+                        gauge(
+                            "osasis_workers", elastic.now if elastic else workers
+                        )  # again: Ray forgets it in a minute
                         outcomes = under_way.take(row) if row else []
                         self.spent.add(row and row["spent"])
                         yield (row["worker"] if row else ""), outcomes
