@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.runtime.loss import is_lost, watched
 from cluster.runtime.native_output import without_lines
 from cluster.runtime.signals import signals_held, stopped_by_signals
 from cluster.storage import Storage
@@ -72,6 +73,7 @@ def connect(
 
     Raises:
         ClusterError: the address is wrong, nothing answers, the token is refused, or ``shared`` is not.
+        RayLost: Ray's processes have gone.
     """
     import ray
     import ray._private.auto_init_hook as auto_init
@@ -89,13 +91,15 @@ def connect(
     with _quiet_start():
         _join(address, look_only) if address else _start(num_cpus)
     try:
-        with stopped_by_signals(), without_lines(_NOT_FOR_USERS):
+        node = ray._private.worker.global_worker.node
+        with stopped_by_signals(), without_lines(_NOT_FOR_USERS), watched(node, started_here=not address):
             info = _info(started_here=not address)
             _check_shared(info, shared)
             yield info
     finally:
-        with signals_held():  # an interrupted shutdown leaves Ray's processes behind
-            ray.shutdown()
+        if not is_lost():
+            with signals_held():  # an interrupted shutdown leaves Ray's processes behind
+                ray.shutdown()
 
 
 def _start(num_cpus: int | None) -> None:
