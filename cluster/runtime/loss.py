@@ -114,7 +114,7 @@ def _patience() -> float:
     """A head may be started again: it has as long as Ray waits, less the time for our own end."""
     waits = _RAY_GIVES_UP_S
     with suppress(ValueError):
-        waits = float(os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s", waits))
+        waits = float(os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s", waits))  # noqa: SIM112 (Ray's)
     return max(_HERE_S, waits - UNWIND_S - 4)
 
 

@@ -66,7 +66,7 @@ def stopped_by_signals() -> Iterator[None]:
                     signal.signal(number, handler)
         if _State.watchdog and _State.depth == 0:
             _State.watchdog.cancel()
-            _State.watchdog = None
+            _State.watchdog, _State.asked = None, ""
 
 
 @contextmanager
