@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 
 from cluster.runtime.connection import ClusterError
-from cluster.runtime.metrics import gauge
 from cluster.runtime.resources import Resources, capacity, lacking, nodes
 from cluster.runtime.target import WorkersWanted
 from cluster.runtime.waiting import Asking, Patience
@@ -33,7 +32,6 @@ class Elastic:
         self._asked = asked
         self._looked = clock()
         self.now = wanted.workers.of(capacity(whole, nodes()))
-        gauge("osasis_workers", self.now)
 
     @property
     def most(self) -> int | None:
@@ -59,5 +57,4 @@ class Elastic:
         if self.now == before:
             return False
         log.info("nodes have changed: room for %d workers, %d before", self.now, before)
-        gauge("osasis_workers", self.now)
         return True
