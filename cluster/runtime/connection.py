@@ -40,11 +40,12 @@ _CHATTER = {
 }
 """Loggers with levels of their own, whose lines are of no use to who runs a job."""
 _NOT_FOR_USERS = re.compile(
-    "worker processes have been started on node|has constructor arguments in the object store|^Raylet is terminated"
+    "worker processes have been started on node|has constructor arguments in the object store|^Raylet is terminated|"
+    "Failed to push error to driver"
 )
 """Lines of the raylet, which come whatever ``log_to_driver`` is: actors that wait for storage more than they compute
 take parts of a CPU, so that there are more of them than Ray expects; the last page of the log of a raylet that died.
-And one of the driver's native code, about what Ray Data itself hands to its actors."""
+And of the driver's native code: about what Ray Data itself hands to its actors, and about a head that is gone."""
 SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it (the name is literal) for the driver of a submitted job
 
 

@@ -151,7 +151,7 @@ def _kill(session: Session, name: str) -> None:
         (stylizing, closed, "stopped", "stopped by SIGHUP"),
         (training, interrupted, "stopped", "stopped by Ctrl-C"),
         (stylizing, head_died, "failed", "has not answered"),
-        (training, raylet_died, "failed", "has died (raylet)"),
+        (stylizing, raylet_died, "failed", "has died (raylet)"),
     ],
 )
 def test_a_job_that_is_stopped_ends_soon_leaves_nothing_and_says_so(
@@ -176,7 +176,7 @@ def test_a_job_that_is_stopped_ends_soon_leaves_nothing_and_says_so(
         assert len(rays) == 1, "more than one Ray"
         shown = session.shown[-4000:].decode(errors="replace")
         assert not [sign for sign in ("Traceback", "state-dump", ".cc:") if sign in shown], shown
-        assert stop is closed or shown.count("error: ") == 1, shown
+        assert stop is closed or shown.count("error:") == 1, shown
     (record,) = (tmp_path / "runs").iterdir()
     recorded = RunRecord.model_validate_json(record.read_bytes())
     assert (recorded.outcome, told in (recorded.error or "")) == (outcome, True), recorded
