@@ -73,8 +73,9 @@ def make_styles(folder: Path, count: int, iterations: int) -> Path:
 
 def start_up(file: Path) -> None:
     """Seconds from taking a style to the end of its only iteration, and what that took; the first encodes contents."""
+    from jobs.finetuning.contents import Contents
     from jobs.finetuning.style_queue import Task  # with Ray, which reads the token as it is imported
-    from jobs.finetuning.worker import Contents, Reports, WorkerSettings, train_style
+    from jobs.finetuning.worker import Reports, WorkerSettings, train_style
 
     torch.set_num_threads(1)
     read = read_yaml(file)

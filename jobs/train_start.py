@@ -34,8 +34,8 @@ from cluster.runtime.resources import Resources
 from cluster.runtime.run_record import RunRecord, run_record
 from cluster.runtime.waiting import room_for
 from cluster.storage import Storage
+from jobs.finetuning.contents import read_image
 from jobs.finetuning.plan import read_photos
-from jobs.finetuning.worker import read_image
 from jobs.shared.bases import describe_base, open_base
 from osasis.base import Base, BaseSpec, fingerprint
 from osasis.checkpoint import Style, load_style

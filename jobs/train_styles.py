@@ -38,7 +38,8 @@ def main() -> int:
     plan = plan_command(flags)
     _print_plan(plan)
     todo = [style for style in plan.styles if style.state == "train"]
-    costs = forecast(plan.storage, plan.base_location, [style.config for style in todo], flags.memory) if todo else None
+    how = {"memory": flags.memory, "processes": flags.processes_per_style if flags.processes_per_style > 1 else None}
+    costs = forecast(plan.storage, plan.base_location, [style.config for style in todo], how) if todo else None
     if costs or flags.dry_run:
         console.print(str(costs or "No run with these settings on this storage says yet what they take."))
     if flags.dry_run:
@@ -51,7 +52,7 @@ def main() -> int:
         console.print("Everything is trained and in the catalog already; nothing to do.")
         return ExitCode.DONE
     styles = {s.run_name: s.config.model_dump(mode="json") for s in plan.styles}
-    config = {"base": plan.base_location, "memory": flags.memory, "styles": styles}
+    config = {"base": plan.base_location, "styles": styles} | how
     with run_record(plan.storage, job="train_styles", config=config) as record:
         catalog = StyleCatalog.open(plan.storage)
         for style in plan.styles:
@@ -86,7 +87,7 @@ def _train(
         )
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         queue: Any = QueueActor.options(scheduling_strategy=here).remote(todo, flags.max_failures)
-        fleet = Fleet(queue, settings, resources, flags.max_failures)
+        fleet = Fleet(queue, settings, resources, flags.processes_per_style, flags.max_failures)
         with TrainingProgress(console, {style.style_id: style.config.iterations for style in todo}) as progress:
             unfinished = len(todo)
             while unfinished:

@@ -28,6 +28,7 @@ from osasis.networks.perceptual import ClipPerceptual, PerceptualDistance
 from osasis.networks.spn import make_spn
 from osasis.networks.unet import UNet
 from osasis.precision import computing
+from osasis.ranks import ALONE, Ranks
 from osasis.seeding import generator, stable_seed
 from osasis.settings import TrainConfig
 
@@ -108,6 +109,7 @@ class Finetuner:
         clips: image towers, one or several; their losses are averaged.
         perceptuals: distances for the reconstruction, and the networks of the terms on feature maps, averaged; needed
             where the weight of one of them is not 0.
+        ranks: the processes that train it together.
     """
 
     def __init__(
@@ -117,10 +119,11 @@ class Finetuner:
         config: TrainConfig,
         clips: Sequence[EncodeImage],
         perceptuals: Sequence[PerceptualDistance] = (),
+        ranks: Ranks = ALONE,
     ) -> None:
         if config.weights.perceptual_terms and not perceptuals:
             raise ValueError(f"{config.weights.perceptual_terms[0]} is not 0, and there is no perceptual distance")
-        self.config = config
+        self.config, self.ranks = config, ranks
         self.reference = reference
         self.clips = clips
         self.perceptuals = perceptuals
@@ -151,7 +154,7 @@ class Finetuner:
         self._color_directions = F.normalize(directions, dim=1).to(self.device, reference.style.dtype)
 
     @classmethod
-    def from_base(cls, base: Base, reference: Reference, config: TrainConfig) -> "Finetuner":
+    def from_base(cls, base: Base, reference: Reference, config: TrainConfig, ranks: Ranks = ALONE) -> "Finetuner":
         """A new style on ``base``, with the base's CLIPs and perceptual distances."""
         perceptuals = base.perceptuals(config.perceptuals) if config.weights.perceptual_terms else []
         unit = config.clip_embeddings == "unit"
@@ -161,7 +164,7 @@ class Finetuner:
             else partial(clip.encode_image, feed=config.clip_input, unit=unit)
             for clip in (base.clips(config.clips) if config.weights.clip_terms else ())
         ]
-        return cls(copy.deepcopy(base.diffae.unet), reference, config, clips, perceptuals)
+        return cls(copy.deepcopy(base.diffae.unet), reference, config, clips, perceptuals, ranks)
 
     def iteration(self, content: Content) -> list[dict[str, float]]:
         """One outer iteration: a reverse trajectory with an update at every step. Losses of each step.
@@ -171,7 +174,8 @@ class Finetuner:
         Raises:
             NotFinite: a loss or gradient is NaN or infinite; that update was not made.
         """
-        torch.manual_seed(stable_seed(self.config.seed, "dropout", self.next_iteration))
+        mine = (self.ranks.rank,) if self.ranks.rank else ()  # masks of its own
+        torch.manual_seed(stable_seed(self.config.seed, "dropout", self.next_iteration, *mine))
         targets = self._targets(content)
         x = torch.cat([content.x_t0, self.reference.x_t0])
         steps = []
@@ -191,7 +195,8 @@ class Finetuner:
             x = ddim_move(x_in, x0, self.schedule.alpha_bar_at(i), self.schedule.alpha_bar_at(i - 1))
         self.unet.train(self.config.dropout)
         terms = self.terms(x0[:-1], x0[-1:], self._targets(content))
-        return sum(getattr(self.config.weights, name) * value.item() for name, value in terms.items())
+        score = sum(getattr(self.config.weights, name) * value.item() for name, value in terms.items())
+        return self.ranks.said(score)
 
     def update(self, x_t: Tensor, i: int, content: Content, targets: _Targets) -> tuple[Tensor, dict[str, float]]:
         """One optimizer step at respaced step ``i``. ``x_t`` [B+1, 3, S, S] → (x_{t-1}, detached; loss terms).
@@ -201,7 +206,9 @@ class Finetuner:
             torch.OutOfMemoryError: there is not enough for one content.
         """
         use = self.memory_use.of(len(content))
-        (moved, numbers), fits = within_memory(partial(self._gradients, x_t, i, content, targets), use)
+        compute = partial(self._gradients, x_t, i, content, targets)
+        (moved, numbers), fits = within_memory(compute, use, self.ranks.any)
+        self._sum_over_ranks(moved, numbers)
         if fits != use:
             self.memory_use = fits
         if not math.isfinite(numbers["total"]):
@@ -213,12 +220,12 @@ class Finetuner:
     def _gradients(
         self, x_t: Tensor, i: int, content: Content, targets: _Targets, use: MemoryUse
     ) -> tuple[Tensor, dict[str, float]]:
-        """As :meth:`update`, up to the optimizer's step."""
+        """As :meth:`update`, up to the optimizer's step; of this process's contents, with 0 for x_{t-1} of others'."""
         self.optimizer.zero_grad(set_to_none=True)
         self.unet.recompute = use.recompute
-        moved = torch.empty_like(x_t)
+        moved = torch.zeros_like(x_t)
         numbers: dict[str, float] = {}
-        for part in torch.arange(len(content), device=self.device).split(use.contents):
+        for part in self.ranks.share(len(content)).to(self.device).split(use.contents):
             share = len(part) / len(content)
             rows = torch.cat([part, part.new_tensor([len(content)])])  # the style branch goes along, at its share
             x0, x_in = self.predict(x_t[rows], i, content[part])
@@ -231,6 +238,17 @@ class Finetuner:
             to = self.schedule.alpha_bar_at(i - 1)
             moved[rows] = ddim_move(x_in, x0, self.schedule.alpha_bar_at(i), to).detach()
         return moved, numbers
+
+    def _sum_over_ranks(self, moved: Tensor, numbers: dict[str, float]) -> None:
+        """Make what each process computed of its contents that of all."""
+        if self.ranks.count == 1:
+            return
+        if not self.ranks.is_first:
+            moved[-1] = 0  # each has the style branch
+        self.ranks.sum(moved)
+        self.ranks.sum_gradients([p for group in self.optimizer.param_groups for p in group["params"]])
+        sums = self.ranks.sum(torch.tensor(list(numbers.values()), dtype=torch.float64))
+        numbers.update(zip(numbers, sums.tolist(), strict=True))
 
     def _set_rates(self, i: int) -> None:
         """Rates of the update at respaced step ``i``: constant, then falling linearly over the last ``rate_decay``."""

@@ -37,29 +37,40 @@ class MemoryUse:
         return f"{kept}, {self.contents} contents at once"
 
 
-def within_memory(compute: Callable[[MemoryUse], T], use: MemoryUse) -> tuple[T, MemoryUse]:
+def within_memory(
+    compute: Callable[[MemoryUse], T], use: MemoryUse, anywhere: Callable[[bool], bool] = bool
+) -> tuple[T, MemoryUse]:
     """(``compute(use)``, ``use``), with the first ``use`` from the given one downwards for which there is memory.
 
-    Each attempt draws the same random numbers.
+    Each attempt draws the same random numbers. ``anywhere``: whether something is so in any of the processes that
+    compute together, which go down together.
 
     Raises:
         torch.OutOfMemoryError: there is not enough for the least.
     """
     while True:
         random = torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        try:
-            return compute(use), use
-        except torch.OutOfMemoryError as error:
-            said = str(error)
-        # Outside of the handler, so that the traceback with all the tensors of its frames is gone.
+        found, said = _tried(compute, use)
+        if not anywhere(found is None):
+            assert found is not None
+            return found[0], use
+        found = None
         less = use.less()
         if less is None:
-            raise torch.OutOfMemoryError(said)
+            raise torch.OutOfMemoryError(said or "in another process of this style")
         use = less
         torch.set_rng_state(random[0])
         if random[1]:
             torch.cuda.empty_cache()
             torch.cuda.set_rng_state_all(random[1])
+
+
+def _tried(compute: Callable[[MemoryUse], T], use: MemoryUse) -> tuple[tuple[T] | None, str]:
+    """(the result, or None where memory ran out; what was said then). Its tensors are gone with the traceback."""
+    try:
+        return (compute(use),), ""
+    except torch.OutOfMemoryError as error:
+        return None, str(error)
 
 
 def limit_gpu_memory(most: int, device: torch.device) -> None:

@@ -16,6 +16,7 @@ from osasis.finetune import Finetuner, make_reference
 from osasis.full_size import Texture
 from osasis.networks.adapters import Deltas, deltas_of, merged
 from osasis.noise import starting_noise
+from osasis.ranks import ALONE, Ranks
 from osasis.seeding import generator
 from osasis.settings import Preset, TrainConfig
 from osasis.style_photo import best_style_photo
@@ -33,6 +34,10 @@ class StyleTraining:
         content: photographs that are encoded already, instead.
         start: styles to begin from, at the base without them; a run that is continued has its own.
         texture: the reference's, from its whole picture (:func:`osasis.full_size.texture_of`).
+        ranks: the processes that train it together, each with a part of every batch.
+
+    Raises:
+        ValueError: there are more processes than contents in a batch.
     """
 
     def __init__(
@@ -47,6 +52,7 @@ class StyleTraining:
         content: Content | None = None,
         start: WarmStart | None = None,
         texture: Texture = (),
+        ranks: Ranks = ALONE,
     ) -> None:
         self.base = base
         self.texture = texture
@@ -55,7 +61,7 @@ class StyleTraining:
         if state is not None:
             photo = state["photo"]
         if photo is None:
-            photo = best_style_photo(base, style_image, config.style_photo, config.seed)
+            photo = ranks.same(best_style_photo(base, style_image, config.style_photo, config.seed).contiguous())
         self.reference = make_reference(base, style_image, photo.to(base.device), config)
         content = content or training_content(base, config, photos)
         self.stopping: EarlyStopping | None = None
@@ -65,8 +71,10 @@ class StyleTraining:
                 raise ValueError(f"held_out is {config.held_out}, and there are {len(content)} contents to train on")
             content, held_out = content[torch.arange(trained)], content[torch.arange(trained, len(content))]
             self.stopping = EarlyStopping(config, held_out)
+        if ranks.count > min(config.batch_size, len(content)):
+            raise ValueError(f"{ranks.count} processes share batches of {config.batch_size} of {len(content)} contents")
         self.bank = ContentBank(content, config.seed)
-        self.finetuner = Finetuner.from_base(base, self.reference, config)
+        self.finetuner = Finetuner.from_base(base, self.reference, config, ranks)
         self.started_from = start.names if start else ()
         if start and state is None:
             begin_from(start, self.finetuner, base)

@@ -37,6 +37,10 @@ class Resources:
         """With so many CPUs more."""
         return replace(self, cpus=self.cpus + cpus)
 
+    def times(self, processes: int) -> "Resources":
+        """Of so many processes together."""
+        return replace(self, cpus=processes * self.cpus, gpus=processes * self.gpus)
+
     @property
     def device(self) -> str:
         """As torch names it."""

@@ -38,9 +38,16 @@ class NodeActor:
     def __init__(self) -> None:
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
 
-    def run(self, name: str, loop_config: dict[str, Any], resources: Resources, max_failures: int) -> None:
-        """One worker, until no style waits. Raises TrainingFailedError where it died once too often."""
-        per_worker = {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
+    def run(
+        self, name: str, loop_config: dict[str, Any], resources: Resources, processes: int, max_failures: int
+    ) -> None:
+        """One worker of so many processes, until no style waits; ``resources`` are of all of them together.
+
+        Raises:
+            TrainingFailedError: it died once too often.
+        """
+        per_process = {"CPU": resources.cpus / processes}
+        per_process |= {"GPU": resources.gpus / processes} if resources.gpus else {}
         node = ray.get_runtime_context().get_node_id()
         # States are stored by the styles' own names; what Ray Train itself writes is of no use afterwards.
         with tempfile.TemporaryDirectory(prefix="osasis-train-") as folder:
@@ -48,9 +55,9 @@ class NodeActor:
                 _train_styles,
                 train_loop_config=loop_config | {"name": name},
                 scaling_config=ScalingConfig(
-                    num_workers=1,
+                    num_workers=processes,
                     use_gpu=resources.gpus > 0,
-                    resources_per_worker=per_worker,
+                    resources_per_worker=per_process,
                     label_selector={NODE_LABEL: node},
                 ),
                 run_config=RunConfig(
@@ -93,13 +100,15 @@ class Fleet:
     Args:
         queue: a handle of the :data:`~jobs.finetuning.style_queue.QueueActor`.
         settings: :class:`~jobs.finetuning.worker.WorkerSettings`.
+        resources: of a worker, with all its processes.
+        processes: how many train a style together, on one node.
         max_failures: how often Ray Train starts a worker again.
     """
 
-    def __init__(self, queue: Any, settings: Any, resources: Resources, max_failures: int) -> None:
+    def __init__(self, queue: Any, settings: Any, resources: Resources, processes: int, max_failures: int) -> None:
         self._queue = queue
         self._config = {"queue": queue, "settings": ray.put(settings)}
-        self._resources = resources
+        self._resources, self._processes = resources, processes
         self._max_failures = max_failures
         self._numbers = count()
         self._actors: dict[str, Any] = {}
@@ -160,7 +169,7 @@ class Fleet:
             self._actors[node] = NodeActor.options(scheduling_strategy=here, max_concurrency=most).remote()  # type: ignore[attr-defined]
         worker = _Worker(f"worker-{next(self._numbers)}", node, self._actors[node])
         resources = share(self._resources, self._usage(node))
-        reference = worker.actor.run.remote(worker.name, self._config, resources, self._max_failures)
+        reference = worker.actor.run.remote(worker.name, self._config, resources, self._processes, self._max_failures)
         self._workers[reference] = worker
 
     def _look_after(self, ended: Iterable[Any], nodes: Container[str]) -> None:

@@ -1,6 +1,6 @@
 """What a training will take, by what earlier runs with the same base and settings took; printed by ``--dry-run``."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,19 +62,21 @@ class Forecast:
         return {"forecast_seconds": round(self.seconds, 1), "forecast_memory_gib": self.memory_gib}
 
 
-def forecast(storage: Storage, base: str, configs: Iterable[TrainConfig], memory: int | None = None) -> Forecast | None:
+def forecast(
+    storage: Storage, base: str, configs: Iterable[TrainConfig], how: Mapping[str, Any] | None = None
+) -> Forecast | None:
     """By the newest run on this storage that trained styles on this base with settings that take as much.
 
-    ``memory``: bytes of a GPU that a training may take; with other limits, it takes other time.
-
-    None: there is no such run, or the styles differ in what they take.
+    ``how``: what else in a record's ``config`` decides what a training takes. None: there is no such run, or the styles
+    differ in what they take.
     """
     wanted = [config.model_dump(mode="json") for config in configs]
     works = {str(_work(config)) for config in wanted}
     if len(works) != 1:
         return None
+    alike = {"base": base, **(how or {})}
     for record in records(storage, _LOOKED_AT):
-        if record.job != "train_styles" or record.config.get("base") != base or record.config.get("memory") != memory:
+        if record.job != "train_styles" or any(record.config.get(name) != value for name, value in alike.items()):
             continue
         trained = record.config.get("styles", {}).values()
         rate = record.metrics.get("iteration_seconds")

@@ -78,7 +78,17 @@ def plan_command(flags: TrainStylesFlags) -> TrainPlan:
         styles = declared.check()
     except ConfigError as error:
         raise ConfigError([*error.problems, *_unreachable(declared)]) from None
-    return make_plan(styles, declared.file)
+    plan = make_plan(styles, declared.file)
+    if few := [style for style in plan.styles if style.config.batch_size < flags.processes_per_style]:
+        raise ConfigError(
+            Problem(
+                "--processes-per-style",
+                f"{flags.processes_per_style} processes cannot share batches of {few[0].config.batch_size}, as "
+                f"{few[0].style_id} has",
+                "give at most as many as train.batch_size",
+            )
+        )
+    return plan
 
 
 def _unreachable(declared: Declared) -> list[Problem]:

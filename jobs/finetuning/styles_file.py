@@ -1,5 +1,6 @@
 """The styles file (``styles.yaml``) and the equivalent flags."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,6 +20,7 @@ from cluster.commandline.cli import (
 )
 from cluster.commandline.config_file import ConfigFile, problem_of
 from cluster.commandline.help import flag_name
+from cluster.runtime.resources import Node, Resources
 from osasis.settings import Preset, TrainConfig, train_config
 
 
@@ -81,6 +83,27 @@ class SingleStyleFlags(JobFlags):
     tags: tuple[str, ...] = Field((), description="Its tags.")
 
 
+class TogetherFlags(ElasticFlags):
+    """How many workers train at once, and how many processes each has, for styles that one GPU is too slow for."""
+
+    processes_per_style: int = Field(
+        1,
+        ge=1,
+        description="Processes that train a style together, on one node, each with a part of every batch and with the"
+        " CPUs and GPUs given per worker.",
+    )
+
+    def resources(self, there: Sequence[Node]) -> Resources:
+        """What each worker takes of a cluster that holds these nodes, with all its processes."""
+        one = super().resources(there)
+        if self.processes_per_style > 1 and 0 < one.gpus < 1:
+            given = f"{one.gpus:g} GPUs"
+            raise ConfigError(
+                Problem("--processes-per-style", f"processes of one style share no GPU ({given} each)", "give each 1")
+            )
+        return one.times(self.processes_per_style)
+
+
 class MemoryFlags(JobFlags):
     """What a training may take of a GPU."""
 
@@ -109,7 +132,7 @@ class RetriesFlags(JobFlags):
     max_failures: int = Field(3, ge=0, description="How often a style's training is resumed after its worker died.")
 
 
-class TrainStylesFlags(StylesFlags, SingleStyleFlags, ElasticFlags, MemoryFlags, RetriesFlags, ConcurrencyFlags):
+class TrainStylesFlags(StylesFlags, SingleStyleFlags, TogetherFlags, MemoryFlags, RetriesFlags, ConcurrencyFlags):
     """Finetune styles concurrently, resume what was interrupted, and register each in the catalog.
 
     Give --config, or --storage, --id and --image.

@@ -8,7 +8,6 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
 from importlib.metadata import version
 from typing import Any
 
@@ -17,30 +16,29 @@ import ray.train
 import ray.train.torch
 import torch
 from PIL import Image
+from ray.train.collective import broadcast_from_rank_zero
 
 from catalog.probes import PROBE_SET
 from catalog.schema import NewStyle
 from catalog.style_folder import CHECKPOINT, PHOTO, PREVIEW, REFERENCE, STATES
-from cluster.runtime.lease import LeaseHeld, LeaseLost, lease
+from cluster.runtime.lease import LeaseLost, lease
 from cluster.storage import Storage, StorageError
 from jobs.finetuning.admission import Usage
+from jobs.finetuning.contents import Contents
+from jobs.finetuning.following import FINAL, begin, call, follow, node_leaves
 from jobs.finetuning.plan import StylePlan
 from jobs.finetuning.saved_state import StateSaver, newest_state, states_of
 from jobs.finetuning.style_queue import Task
-from jobs.finetuning.warm_start import warm_start
 from jobs.shared.bases import open_base
 from jobs.shared.previews import make_preview
-from osasis.base import Base, clip_fingerprint
-from osasis.content import Content
+from osasis.base import clip_fingerprint
 from osasis.errors import OsasisError
 from osasis.full_size import texture_of, whole_reference
-from osasis.image import FitMode, decode_image, encode_png, fit, to_image, to_tensor
+from osasis.image import decode_image, encode_png, to_image
 from osasis.memory import limit_gpu_memory
-from osasis.settings import TrainConfig
-from osasis.style_training import StyleTraining, training_content
+from osasis.ranks import ALONE, PeerFailed, Ranks, joined, meeting_place
+from osasis.style_training import StyleTraining
 
-_FINAL = (OsasisError, LeaseHeld, ValueError, LookupError)
-"""What would happen again however often a style is tried."""
 _SHOW_EVERY_S = 1.0
 _NOTICE_EVERY_S = 2.0
 
@@ -67,6 +65,9 @@ class Leaving(Exception):
 def train_styles(config: dict[str, Any]) -> None:
     """Ray Train's loop: takes styles from the queue until there are none. ``config``: queue, settings, name.
 
+    Where several processes train a style together, the first does so, and the others follow it
+    (:mod:`jobs.finetuning.following`).
+
     An error of the method or of settings fails its style. One of storage costs the style a try. After any other, such
     as one of CUDA, the process is not trusted any more: Ray Train starts another.
     """
@@ -82,25 +83,40 @@ def train_styles(config: dict[str, Any]) -> None:
     except OsasisError as error:
         ray.get(queue.abandon.remote(_text(error)))
         return
-    contents, leaves = Contents(base), _node_leaves()
-    while not leaves() and (task := ray.get(queue.take.remote(name))):
+    context = ray.train.get_context()
+    count = context.get_world_size()
+    place = broadcast_from_rank_zero(meeting_place()) if count > 1 else ""
+    with joined(context.get_world_rank(), count, place) as ranks:
+        if ranks.is_first:
+            _lead(queue, name, Contents(base), settings, device, ranks)
+        else:
+            follow(Contents(base), settings.storage, ranks)
+
+
+def _lead(
+    queue: Any, name: str, contents: Contents, settings: WorkerSettings, device: torch.device, ranks: Ranks
+) -> None:
+    """Style after style, and the others told when there is none."""
+    watch = NodeWatch(ranks)
+    while not watch.told and (task := ray.get(queue.take.remote(name))):
         started = time.monotonic()
         try:
-            done = train_style(task, contents, settings, Reports(queue, name, str(device), leaves))
+            done = train_style(task, contents, settings, Reports(queue, name, str(device), watch, ranks.count), ranks)
         except Leaving:
             ray.get(queue.give_back.remote(name))
-            return
-        except _FINAL as error:
+            break
+        except FINAL as error:
             ray.get(queue.ended.remote(name, _text(error)))
-        except (StorageError, LeaseLost) as error:
+        except (StorageError, LeaseLost, PeerFailed) as error:
             ray.get(queue.failed.remote(name, _text(error)))
         except Exception as error:
             ray.get(queue.failed.remote(name, _text(error)))
             raise
         else:
-            ray.get(queue.used.remote(name, _usage(device)))
+            ray.get(queue.used.remote(name, _usage(device, ranks.count)))
             ray.get(queue.ended.remote(name, None, time.monotonic() - started, done))
         gc.collect()  # a training's graph holds cycles
+    ranks.said(None)
 
 
 @dataclass
@@ -111,6 +127,7 @@ class Reports:
     worker: str
     device: str = "cpu"
     node_leaves: Callable[[], bool] = lambda: False
+    processes: int = 1
     _shown: float = 0.0
 
     def note(self, text: str) -> None:
@@ -119,33 +136,19 @@ class Reports:
     def progress(self, done: int, total: int, loss: float) -> None:
         """Not more often than a person looks; with the first, the memory taken, which does not grow much after."""
         if not self._shown:
-            self.queue.used.remote(self.worker, _usage(torch.device(self.device)))
+            self.queue.used.remote(self.worker, _usage(torch.device(self.device), self.processes))
         if done == total or time.monotonic() - self._shown > _SHOW_EVERY_S:
             self._shown = time.monotonic()
             self.queue.progress.remote(self.worker, done, total, loss)
 
 
-class Contents:
-    """A base and what its styles are trained on, encoded once for all styles with the same settings."""
-
-    def __init__(self, base: Base) -> None:
-        self.base = base
-        self._made = lru_cache(maxsize=2)(self._make)
-
-    def of(self, plan: StylePlan) -> Content:
-        fields = {"content", "encode_steps", "decode_steps", "t0_ratio", "clamp", "batch_size", "seed", "fit"}
-        return self._made(plan.config.model_dump_json(include=fields), plan.content)
-
-    def _make(self, settings: str, uris: tuple[str, ...]) -> Content:
-        config = TrainConfig.model_validate_json(settings)
-        read = partial(read_image, size=self.base.image_size, mode=config.fit)
-        return training_content(self.base, config, torch.cat([read(uri) for uri in uris]) if uris else None)
-
-
-def train_style(task: Task, contents: Contents, settings: WorkerSettings, reports: Reports) -> int:
+def train_style(
+    task: Task, contents: Contents, settings: WorkerSettings, reports: Reports, ranks: Ranks = ALONE
+) -> int:
     """Train a style to its files in storage, unless another job does or did; iterations that it took here.
 
     Raises:
+        PeerFailed: another process of it failed.
         LeaseHeld: another job trains it.
         LeaseLost: another job may train it now.
         Leaving: the node is about to go.
@@ -166,7 +169,7 @@ def train_style(task: Task, contents: Contents, settings: WorkerSettings, report
 
         saver = StateSaver(run, settings.checkpoint_every_s, say)
         try:
-            done = _train(plan, contents, settings, reports, saver, newest_state(run, say), held.check)
+            done = _train(plan, contents, settings, reports, saver, newest_state(run, say), held.check, ranks)
         finally:
             saver.close()
         held.check()
@@ -181,61 +184,56 @@ def _train(
     saver: StateSaver,
     state: dict[str, Any] | None,
     check_lease: Callable[[], None],
+    ranks: Ranks,
 ) -> int:
     """Iterations that it took."""
-    base = contents.base
-    read = partial(read_image, size=base.image_size, mode=plan.config.fit)
     picture = decode_image(Storage.open(plan.image_uri).read_bytes())
-    reference = read(plan.image_uri)
-    training = StyleTraining(
-        base,
-        reference,
-        plan.config,
-        photo=read(plan.photo_uri) if plan.photo_uri and state is None else None,
-        content=contents.of(plan),
-        state=state and state["training"],
-        start=warm_start(settings.storage, base, plan.config, reference) if state is None else None,
-        texture=texture_of(picture, base.image_size, plan.config.fit),
-    )
+    texture = texture_of(picture, contents.base.image_size, plan.config.fit)
+    call(plan, state, ranks)
+    training = begin(plan, contents, settings.storage, lambda: state, ranks, texture)
     seconds = state["seconds"] if state else 0.0
     begun_at, last, use = training.iterations_done, time.monotonic(), training.finetuner.memory_use
     losses: dict[str, float] = {}
     for losses in training.run():
-        done = training.iterations_done
-        seconds, last = seconds + time.monotonic() - last, time.monotonic()
-        reports.progress(done, plan.config.iterations, losses["total"])
-        if training.finetuner.memory_use != use:
-            use = training.finetuner.memory_use
-            reports.note(f"{plan.style_id}: memory ran out, and from now on less is kept: {use}")
         leaves = reports.node_leaves()
-        if not training.done and (leaves or saver.due):
-            check_lease()
-            saver.save(done, {"training": training.state_dict(), "seconds": seconds})
-        if leaves and not training.done:
+        with ranks.all_well():
+            done = training.iterations_done
+            seconds, last = seconds + time.monotonic() - last, time.monotonic()
+            reports.progress(done, plan.config.iterations, losses["total"])
+            if training.finetuner.memory_use != use:
+                use = training.finetuner.memory_use
+                reports.note(f"{plan.style_id}: memory ran out, and from now on less is kept: {use}")
+            if not training.done and (leaves or saver.due):
+                check_lease()
+                saver.save(done, {"training": training.state_dict(), "seconds": seconds})
+        if ranks.said(leaves and not training.done):
             raise Leaving
     if training.stopping:
         reports.note(f"{plan.style_id}: {training.stopping.reason(training.iterations_done)}")
-    whole = whole_reference(picture, base.image_size, plan.config.fit)
+    whole = whole_reference(picture, contents.base.image_size, plan.config.fit)
     _finish(training, plan, settings.run_id, losses, seconds, whole)
     return training.iterations_done - begun_at
 
 
-def _node_leaves() -> Callable[[], bool]:
-    """Whether Ray says that this worker's node is about to go, as spot machines are told; asked every few seconds."""
-    asked, told = time.monotonic(), False
+class NodeWatch:
+    """Asks every few seconds whether this worker's node is about to go. ``told``: it is."""
 
-    def leaves() -> bool:
-        nonlocal asked, told
-        if not told and time.monotonic() - asked > _NOTICE_EVERY_S:
-            asked, told = time.monotonic(), ray.train.get_preemption_info() is not None
-        return told
+    def __init__(self, ranks: Ranks) -> None:
+        self.told = False
+        self._ranks, self._asked = ranks, time.monotonic()
 
-    return leaves
+    def __call__(self) -> bool:
+        """To be called between iterations, in all processes."""
+        due = not self.told and time.monotonic() - self._asked > _NOTICE_EVERY_S
+        if due:
+            self._asked = time.monotonic()
+        self.told = node_leaves(self._ranks, asked=due) or self.told
+        return self.told
 
 
-def _usage(device: torch.device) -> Usage:
-    """The most that this process has taken so far."""
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+def _usage(device: torch.device, processes: int) -> Usage:
+    """The most that this process and its likes have taken so far; of GPUs, each has its own."""
+    memory = processes * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     if device.type != "cuda":
         return Usage(memory)
     return Usage(memory, torch.cuda.max_memory_reserved(device), torch.cuda.mem_get_info(device)[1])
@@ -243,12 +241,6 @@ def _usage(device: torch.device) -> Usage:
 
 def _text(error: Exception) -> str:
     return "".join(traceback.format_exception_only(error)).strip()
-
-
-def read_image(uri: str, size: int, mode: FitMode) -> torch.Tensor:
-    """[1, 3, S, S] in [-1, 1]."""
-    square, _ = fit(decode_image(Storage.open(uri).read_bytes()), size, mode)
-    return to_tensor(square)[None]
 
 
 @torch.no_grad()

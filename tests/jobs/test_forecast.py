@@ -28,7 +28,7 @@ def test_what_styles_took_foretells_what_others_take(storage: Storage) -> None:
     other = config.model_copy(update={"batch_size": 8})
     assert forecast(storage, "mini64", [other]) is None
     assert forecast(storage, "mini64", [config, other]) is None
-    assert forecast(storage, "mini64", [config], memory=24 * 10**9) is None
+    assert forecast(storage, "mini64", [config], how={"memory": 24 * 10**9}) is None
 
 
 def settings(*configs: TrainConfig) -> dict[str, object]:

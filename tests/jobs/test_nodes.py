@@ -41,6 +41,8 @@ def test_the_coordinator_of_a_run_is_beside_its_driver(monkeypatch: pytest.Monke
 
 
 _PICTURES = 600
+SCRAPED = {f"ray_osasis_{name}" for name in ("workers", "pictures_total", "pairs_total", "seconds_total")}
+"""What Prometheus finds while photographs are stylized."""
 _WORKER = "MapBatches(Stylizer"
 """How Ray titles a process that stylizes."""
 
@@ -61,6 +63,7 @@ def test_from_a_head_without_cpus_a_job_waits_uses_nodes_that_come_and_lives_wit
             nodes = [head.join(cpus=2), head.join(cpus=2)]
             until(job, lambda: all(head.has_process(node, _WORKER) for node in nodes))
             until(job, lambda: len(case.root.list_files("out/images")) > 0)
+            until(job, lambda: head.metrics() >= SCRAPED)
             head.kill(nodes[0])
             assert job.process.wait(240) == 0, job.output()
         finally:

@@ -182,6 +182,46 @@ def test_bad_flags_exit_with_2() -> None:
     assert "nothing to train" in call_job("train_styles", "--storage", "x", expect=2)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_two_processes_share_styles_one_after_the_other(tmp_path: Path, base: Path) -> None:
+    plain = {"dropout": False, "iterations": 2}  # masks are of each process's own
+    file = styles_file(tmp_path, base, str(tmp_path / "alone"), **plain)
+    call_job("train_styles", "--config", file)
+    shared = ("--storage", tmp_path / "shared", "--processes-per-style", 2, "--workers", 1)
+    told = call_job("train_styles", "--config", file, *shared)
+    assert "2 to train by 1 workers on cpu, 2 CPU each." in told
+    alone, together = (StyleCatalog.open(Storage.open(tmp_path / name)).list() for name in ("alone", "shared"))
+    assert [row.style_id for row in together] == ["style-0", "style-1"]
+    for one, other in zip(alone, together, strict=True):
+        losses = {name: value for name, value in one.metrics.items() if name.startswith("loss_")}
+        assert len(losses) > 3
+        assert {name: other.metrics[name] for name in losses} == pytest.approx(losses, rel=1e-2, abs=1e-6)
+    assert not [path for folder in ("train", "leases") for path in (tmp_path / "shared" / folder).rglob("*.*")]
+
+
+def test_more_processes_than_contents_are_refused(tmp_path: Path, base: Path) -> None:
+    file = styles_file(tmp_path, base, str(tmp_path / "out"), batch_size=2)
+    said = call_job("train_styles", "--config", file, "--processes-per-style", 3, "--dry-run", expect=2)
+    assert "3 processes cannot share batches of 2, as style-0 has" in said
+
+
+@pytest.mark.slow
+def test_a_style_of_two_processes_of_which_one_dies_is_the_undisturbed_one(tmp_path: Path, base: Path) -> None:
+    file = styles_file(tmp_path, base, str(tmp_path / "quiet"), count=1, iterations=24)
+    flags = ("--config", file, "--checkpoint-seconds", 0, "--processes-per-style", 2, "--workers", 1)
+    run_job("train_styles", *flags)
+    states = tmp_path / "hurt" / "train"
+    output = kill_child_when(
+        "train_styles", *flags, "--storage", tmp_path / "hurt", child="RayTrainWorker", which=1,
+        condition=lambda: len(list(states.glob("style-*/state-*.pt"))) >= 2,
+    )  # fmt: skip
+    assert "style-0: " in output
+    assert "it is resumed" in output
+    (quiet,), (hurt,) = (StyleCatalog.open(Storage.open(tmp_path / name)).list() for name in ("quiet", "hurt"))
+    assert hurt.checkpoint_sha256 == quiet.checkpoint_sha256
+
+
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize("more", [(), ("--dry-run",)])
 def test_a_limit_of_gpu_memory_is_refused_on_cpus(tmp_path: Path, base: Path, more: tuple[str, ...]) -> None:

@@ -49,8 +49,12 @@ def kill_job_when(job: str, *flags: object, condition: Callable[[], bool], timeo
         process.communicate()
 
 
-def kill_child_when(job: str, *flags: object, child: str, condition: Callable[[], bool], timeout: float = 240) -> str:
-    """Start a job, SIGKILL its process named ``child`` as soon as ``condition`` holds, and let the job go on.
+def kill_child_when(
+    job: str, *flags: object, child: str, condition: Callable[[], bool], which: int = 0, timeout: float = 240
+) -> str:
+    """Start a job, SIGKILL a process named ``child`` as soon as ``condition`` holds, and let the job go on.
+
+    ``which`` of them, in the order of their pids.
 
     Returns its output; fails unless it exits with 0.
     """
@@ -61,8 +65,8 @@ def kill_child_when(job: str, *flags: object, child: str, condition: Callable[[]
             assert process.poll() is None, f"the job ended before it could be hurt:\n{process.communicate()[0]}"
             assert time.monotonic() < deadline, "the moment to kill never came"
             time.sleep(0.02)  # the interval of polling, not a wait for an effect
-        (victim,) = [p for p in psutil.Process(process.pid).children(recursive=True) if child in p.name()]
-        victim.kill()
+        family = [p for p in psutil.Process(process.pid).children(recursive=True) if child in p.name()]
+        sorted(family, key=lambda member: member.pid)[which].kill()
         output = process.communicate(timeout=timeout)[0]
         assert process.returncode == 0, output
         return output

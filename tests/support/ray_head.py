@@ -1,6 +1,7 @@
 """A cluster as its operator starts it: ``ray start``, on the loopback interface, with token authentication."""
 
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -34,6 +35,7 @@ class Head:
     env: dict[str, str]
     folder: Path
     started: list[psutil.Process] = field(default_factory=list)
+    metrics_ports: list[int] = field(default_factory=list)
 
     @property
     def dashboard(self) -> str:
@@ -80,6 +82,8 @@ class Head:
         options += (f"--temp-dir={self.folder / str(number)}",)
         # The default port of the agent would meet that of any other Ray on this machine.
         options += (f"--dashboard-agent-listen-port={free_port()}", "--object-store-memory=200000000")
+        self.metrics_ports.append(free_port())
+        options += (f"--metrics-export-port={self.metrics_ports[-1]}",)
         options += (f"--min-worker-port={first}", f"--max-worker-port={first + _PORTS - 1}")
         process = subprocess.Popen(
             [RAY, "start", "--block", "--node-ip-address=127.0.0.1", "--disable-usage-stats", *options],
@@ -88,6 +92,15 @@ class Head:
         )  # fmt: skip
         self.started.append(psutil.Process(process.pid))
         return self.started[-1]
+
+    def metrics(self) -> set[str]:
+        """Names that Prometheus would find on all nodes that answer."""
+        names = set()
+        for port in self.metrics_ports:
+            with suppress(requests.RequestException):
+                text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
+                names |= set(re.findall(r"^(\w+)[{ ]", text, re.MULTILINE))
+        return names
 
     def has_process(self, node: psutil.Process, title: str) -> bool:
         """Whether a process of the node has ``title`` in its command line."""
