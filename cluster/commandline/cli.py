@@ -23,6 +23,7 @@ from cluster.commandline.flags import (
 from cluster.commandline.redact import redact
 from cluster.commandline.terminal import lenient_output
 from cluster.runtime.connection import ClusterError
+from cluster.runtime.loss import RayLost, is_lost, leave
 from cluster.runtime.signals import stay_stopped, stopped_by_signals
 from cluster.storage import StorageError
 
@@ -42,8 +43,10 @@ def run_job(main: Callable[[], int | None], *, expected: tuple[type[Exception], 
     """
     lenient_output()
     with stopped_by_signals():
-        code = _outcome(main, (StorageError, *expected))
+        code = _outcome(main, (StorageError, RayLost, *expected))
         stay_stopped()
+        if is_lost():
+            leave(code)
     sys.exit(code)
 
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.runtime.loss import is_lost, watched
 from cluster.runtime.native_output import without_lines
 from cluster.runtime.signals import signals_held, stopped_by_signals
 from cluster.storage import Storage
@@ -38,10 +39,13 @@ _CHATTER = {
     "ray.train": logging.WARNING,
 }
 """Loggers with levels of their own, whose lines are of no use to who runs a job."""
-_NOT_FOR_USERS = re.compile("worker processes have been started on node|has constructor arguments in the object store")
+_NOT_FOR_USERS = re.compile(
+    "worker processes have been started on node|has constructor arguments in the object store|^Raylet is terminated|"
+    "Failed to push error to driver"
+)
 """Lines of the raylet, which come whatever ``log_to_driver`` is: actors that wait for storage more than they compute
-take parts of a CPU, so that there are more of them than Ray expects. And one of the driver's native code, about what
-Ray Data itself hands to its actors."""
+take parts of a CPU, so that there are more of them than Ray expects; the last page of the log of a raylet that died.
+And of the driver's native code: about what Ray Data itself hands to its actors, and about a head that is gone."""
 SUBMITTED_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # Ray sets it (the name is literal) for the driver of a submitted job
 
 
@@ -72,6 +76,7 @@ def connect(
 
     Raises:
         ClusterError: the address is wrong, nothing answers, the token is refused, or ``shared`` is not.
+        RayLost: Ray's processes have gone.
     """
     import ray
     import ray._private.auto_init_hook as auto_init
@@ -89,13 +94,15 @@ def connect(
     with _quiet_start():
         _join(address, look_only) if address else _start(num_cpus)
     try:
-        with stopped_by_signals(), without_lines(_NOT_FOR_USERS):
+        node = ray._private.worker.global_worker.node
+        with stopped_by_signals(), without_lines(_NOT_FOR_USERS), watched(node, started_here=not address):
             info = _info(started_here=not address)
             _check_shared(info, shared)
             yield info
     finally:
-        with signals_held():  # an interrupted shutdown leaves Ray's processes behind
-            ray.shutdown()
+        if not is_lost():
+            with signals_held():  # an interrupted shutdown leaves Ray's processes behind
+                ray.shutdown()
 
 
 def _start(num_cpus: int | None) -> None:

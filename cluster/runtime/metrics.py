@@ -31,7 +31,7 @@ METRICS = {
         "Seconds of decoding, of writing, and of workers: computing (on a GPU or on CPUs), or waiting for something.",
         ("stage", "device"),
     ),
-    "osasis_workers": Metric("Workers of a run.", rises=False),
+    "osasis_workers": Metric("Workers of a run that have loaded and work.", rises=False),
     "osasis_styles_training": Metric("Styles in training.", rises=False),
     "osasis_style_loss": Metric("Newest loss of a style in training.", ("style",), rises=False),
 }

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from cluster.commandline.exit_code import ExitCode
 from cluster.commandline.logs import of_run
 from cluster.commandline.redact import redact, redact_argv
+from cluster.runtime.loss import last_words
 from cluster.storage import Storage, StorageError
 
 Outcome = Literal["running", "done", "done-with-failures", "failed", "stopped"]
@@ -105,11 +106,17 @@ def run_record(storage: Storage, *, job: str, config: BaseModel | Mapping[str, A
                 raise
             error.add_note(f"and the run record could not be written: {unwritten}")
 
+    def close_at_loss(error: Exception) -> None:
+        close("failed", error)
+
+    last_words.append(close_at_loss)
     try:
         yield record
     except BaseException as error:
         close("failed" if isinstance(error, Exception) else "stopped", error)
         raise
+    finally:
+        last_words.remove(close_at_loss)
     close("done" if record.exit_code == ExitCode.DONE else "done-with-failures")
 
 

@@ -26,11 +26,15 @@ class Stopped(KeyboardInterrupt):
 
 
 class _State:
-    """Of this process: contexts entered; the timer that runs once a signal has come, and what is told of it."""
+    """Of this process: contexts entered; the timer that runs once a signal has come, and what is told of it.
+
+    ``asked``: why a thread of this process sent the signal.
+    """
 
     depth = 0
     watchdog: threading.Timer | None = None
     told = ""
+    asked = ""
 
 
 @contextmanager
@@ -62,7 +66,7 @@ def stopped_by_signals() -> Iterator[None]:
                     signal.signal(number, handler)
         if _State.watchdog and _State.depth == 0:
             _State.watchdog.cancel()
-            _State.watchdog = None
+            _State.watchdog, _State.asked = None, ""
 
 
 @contextmanager
@@ -86,6 +90,13 @@ def signals_held() -> Iterator[None]:
         signal.raise_signal(came[0])
 
 
+def interrupt(why: str) -> None:
+    """From another thread: raises :class:`Stopped` in the main thread, as a signal does, unless one came before."""
+    if not _State.watchdog:
+        _State.asked = why
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+
+
 def stay_stopped() -> None:
     """After a signal, for a process that is about to exit: nothing interrupts the rest."""
     if _State.watchdog:
@@ -99,7 +110,8 @@ def _stop(number: int, frame: FrameType | None) -> None:
     _State.watchdog = threading.Timer(GRACE_S, _kill_everything)
     _State.watchdog.daemon = True
     _State.watchdog.start()
-    _State.told = "stopped by Ctrl-C" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
+    by = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+    _State.told = _State.asked or f"stopped by {by}"
     raise Stopped(_State.told)
 
 

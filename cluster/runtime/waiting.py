@@ -15,6 +15,7 @@ from ray.util import placement_group, placement_group_table, remove_placement_gr
 
 from cluster.commandline.durations import in_words
 from cluster.runtime.connection import ClusterError, ClusterInfo
+from cluster.runtime.loss import is_lost
 from cluster.runtime.resources import Node, Resources, capacity, lacking, nodes, warn_of_unused
 
 POLL_S = 0.5
@@ -92,7 +93,7 @@ def asking() -> Iterator[Asking]:
     try:
         yield found
     finally:
-        if ray.is_initialized():
+        if ray.is_initialized() and not is_lost():
             found.close()
 
 

@@ -10,6 +10,7 @@ import logging
 import queue
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -46,6 +47,7 @@ PASSES_IN_VAIN = 3
 """Executions that may end in an error of Ray's with nothing finished before the run does."""
 
 _QUEUE = 8
+_LOOK_EVERY_S = 2.0
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ class Chunk:
 
 
 class Execution:
-    """Prepares tasks feeding a pool of workers, which follows the nodes that come and go.
+    """Prepares tasks feeding a pool of workers, which follows the nodes that come and go. ``ready``: those that work.
 
     Args:
         resources: what a worker takes.
@@ -77,6 +79,8 @@ class Execution:
         elastic: Elastic | None = None,
     ) -> None:
         self.workers = workers
+        self.ready = 0
+        self._looked = -_LOOK_EVERY_S
         self._resources, self._elastic = resources, elastic
         # Beside the driver: no other node's death ends the run.
         self._here = ray.get_runtime_context().get_node_id()
@@ -153,6 +157,11 @@ class Execution:
 
     def _follow(self, elastic: Elastic | None, room: Room) -> None:
         """The pool grows by itself where there is work for more; the work, and the deaths borne, follow the nodes."""
+        if time.monotonic() - self._looked < _LOOK_EVERY_S:
+            return
+        self._looked = time.monotonic()
+        self.ready = ray.get(self._coordinator.ready.remote())
+        gauge("osasis_workers", self.ready)
         try:
             if elastic and elastic.look():
                 room.resize(elastic.now)

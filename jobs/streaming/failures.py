@@ -104,6 +104,7 @@ class Attempts:
         self._begun: dict[str, list[str]] = {}
         self._deaths = 0
         self._left: Counter[str] = Counter()
+        self._ready: dict[str, str] = {}
         self.avoided: set[str] = set()
 
     def begin(self, unit: str, node: str, alive: Collection[str]) -> int:
@@ -123,8 +124,22 @@ class Attempts:
 
     def begin_loading(self, worker: str, node: str, alive: Collection[str]) -> None:
         """Raises RunStopped where a worker dies again and again while it loads."""
+        self._ready.pop(worker, None)
         if self.begin(f"load/{worker}", node, alive) >= DEATHS_LOADING:
             raise RunStopped("a worker's process died again and again while it loaded base or styles: see Ray's logs")
+
+    def end_loading(self, worker: str, node: str) -> None:
+        """A worker has loaded its base."""
+        self.end(f"load/{worker}")
+        self._ready[worker] = node
+
+    def ready(self, alive: Collection[str]) -> int:
+        """Workers that have loaded, on nodes that are alive; one that died counts until it begins anew."""
+        return sum(node in alive for node in self._ready.values())
+
+    def none_ready(self) -> None:
+        """All workers have been let go."""
+        self._ready.clear()
 
     def end(self, unit: str) -> None:
         """Work on ``unit`` came to its end."""

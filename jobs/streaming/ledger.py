@@ -63,7 +63,7 @@ class LocalLedger:
         self.attempts.begin_loading("worker", "here", ["here"])
 
     def end_loading(self) -> None:
-        self.attempts.end("load/worker")
+        self.attempts.end_loading("worker", "here")
 
     def leave(self, unit: str, why: str) -> None:
         if self.attempts.leave(unit, "here", why):
@@ -102,8 +102,13 @@ class Coordinator:
         self._chunks.pop(number, None)
 
     def rewind(self) -> None:
-        """Give out once more what is not finished."""
+        """Give out once more what is not finished, to other workers."""
         self._order = list(self._chunks)
+        self._attempts.none_ready()
+
+    def ready(self) -> int:
+        """Workers that are there and have loaded."""
+        return self._attempts.ready(_alive())
 
     async def take(self, place: int) -> pa.Table | None:
         """The chunk at this place, once there is one; None after the last."""
@@ -119,6 +124,9 @@ class Coordinator:
 
     def begin_loading(self, worker: str, node: str) -> None:
         self._judged(lambda: self._attempts.begin_loading(worker, node, _alive()))
+
+    def end_loading(self, worker: str, node: str) -> None:
+        self._attempts.end_loading(worker, node)
 
     def end(self, unit: str) -> None:
         self._attempts.end(unit)
@@ -188,7 +196,7 @@ class RemoteLedger:
         self._ask("begin_loading", _worker(), _node())
 
     def end_loading(self) -> None:
-        self._ask("end", f"load/{_worker()}")
+        self._ask("end_loading", _worker(), _node())
 
     def leave(self, unit: str, why: str) -> None:
         if self._ask("leave", unit, _node(), why):

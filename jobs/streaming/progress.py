@@ -33,6 +33,8 @@ class Progress:
     """Pairs a second since the start; None before there are some."""
     computing: float | None
     """Share of workers' time in which their devices computed."""
+    workers: int
+    """Those that have loaded, on nodes that are there."""
     waits_for: Kind | None
     """What they spend most of the rest on; None where they are busy."""
 
@@ -48,20 +50,23 @@ class Progress:
     def __str__(self) -> str:
         kinds = ", ".join(f"{self.counts.get(status, 0)} {status}" for status in ("done", "rejected", "failed"))
         line = f"{kinds} of {self.known}{'' if self.listed else ' or more'}"
+        workers = f"{self.workers} worker{'' if self.workers == 1 else 's'}"
         if self.rate is None:
-            return f"{line}; {self.seconds:.0f} s, waiting for the first"
+            return f"{line}; {self.seconds:.0f} s, {workers}, waiting for the first"
         left = "" if self.left is None else f", {_duration(self.left)} left"
         busy = "" if self.computing is None else f"; computing {self.computing:.0%} of the time"
         waits = f", waiting for {WAITS[self.waits_for]}" if self.waits_for else ""
-        return f"{line}; {self.rate:.2f} pictures/s, {_duration(self.seconds)}{left}{busy}{waits}"
+        return f"{line}; {self.rate:.2f} pictures/s by {workers}, {_duration(self.seconds)}{left}{busy}{waits}"
 
 
-def progress(counts: Mapping[str, int], tally: Tally, variants: int, spent: Spent, seconds: float) -> Progress:
+def progress(
+    counts: Mapping[str, int], tally: Tally, variants: int, spent: Spent, workers: int, seconds: float
+) -> Progress:
     """``counts``: statuses decided so far by this run, of all pairs that ``tally`` knows of; ``seconds``: it runs."""
     known = (tally.inputs - tally.duplicates) * variants - tally.before.total()
     decided = sum(counts.values())
     rate = decided / seconds if decided and seconds else None
-    return Progress(dict(counts), known, tally.listed, seconds, rate, spent.computing, spent.waits_for)
+    return Progress(dict(counts), known, tally.listed, seconds, rate, spent.computing, workers, spent.waits_for)
 
 
 class ProgressLine:
@@ -87,10 +92,10 @@ class ProgressLine:
         if self._bar:
             self._bar.stop()
 
-    def update(self, counts: Mapping[str, int], tally: Tally, variants: int, spent: Spent) -> Progress:
+    def update(self, counts: Mapping[str, int], tally: Tally, variants: int, spent: Spent, workers: int) -> Progress:
         """Show how far it is, and tell."""
         now = time.monotonic()
-        said = progress(counts, tally, variants, spent, now - self._start)
+        said = progress(counts, tally, variants, spent, workers, now - self._start)
         if self._bar:
             total = said.known if said.listed else None
             self._bar.update(self._task, description=str(said), total=total, completed=said.decided)

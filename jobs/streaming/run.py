@@ -61,7 +61,7 @@ def run(stages: Stages, flags: Pool, tally: Tally, execute: Executes | None = No
             try:
                 for worker, outcomes in execution.run(chunks(chain([first], work), most, execution.workers)):
                     record.add(worker, outcomes)
-                    line.update(record.seen, tally, len(stages.plan.variants), execution.spent)
+                    line.update(record.seen, tally, len(stages.plan.variants), execution.spent, execution.ready)
             except BaseException:
                 record.flush()  # whatever ends the run, what is finished stays finished
                 raise

@@ -109,6 +109,20 @@ def test_the_run_stops_where_a_worker_dies_loading() -> None:
         attempts.begin_loading("w", "n", ["n"])
 
 
+def test_workers_that_have_loaded_are_counted_where_their_nodes_live() -> None:
+    attempts = Attempts(3)
+    for worker, node in (("a", "n1"), ("b", "n1"), ("c", "n2")):
+        attempts.begin_loading(worker, node, ["n1", "n2"])
+        attempts.end_loading(worker, node)
+    assert (attempts.ready(["n1", "n2"]), attempts.ready(["n1"]), attempts.ready([])) == (3, 2, 0)
+    attempts.begin_loading("a", "n1", ["n1"])  # its process died, and starts anew
+    assert attempts.ready(["n1", "n2"]) == 2
+    attempts.end_loading("a", "n2")  # on another node
+    assert (attempts.ready(["n1", "n2"]), attempts.ready(["n1"])) == (3, 1)
+    attempts.none_ready()
+    assert attempts.ready(["n1", "n2"]) == 0
+
+
 def test_a_node_whose_workers_leave_again_and_again_is_avoided() -> None:
     attempts = Attempts()
     for i in range(LEAVES - 1):

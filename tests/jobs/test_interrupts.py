@@ -1,4 +1,7 @@
-"""Jobs on a terminal as people use it: Ctrl-C, Ctrl-C again, the window closed. One Ray, soon gone, recorded."""
+"""Jobs on a terminal as people use it: Ctrl-C, Ctrl-C again, the window closed. One Ray, soon gone, recorded.
+
+And jobs whose Ray dies under them.
+"""
 
 import fcntl
 import os
@@ -127,18 +130,34 @@ def closed(session: Session) -> None:
     os.close(session.terminal)
 
 
+def raylet_died(session: Session) -> None:
+    _kill(session, "raylet")
+
+
+def head_died(session: Session) -> None:
+    _kill(session, "gcs_server")
+
+
+def _kill(session: Session, name: str) -> None:
+    (process,) = [p for p in psutil.Process(session.process.pid).children(recursive=True) if p.name() == name]
+    process.kill()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("job", "stop", "told"),
+    ("job", "stop", "outcome", "told"),
     [
-        (stylizing, interrupted_again, "stopped by Ctrl-C"),
-        (stylizing, closed, "stopped by SIGHUP"),
-        (training, interrupted, "stopped by Ctrl-C"),
+        (stylizing, interrupted_again, "stopped", "stopped by Ctrl-C"),
+        (stylizing, closed, "stopped", "stopped by SIGHUP"),
+        (training, interrupted, "stopped", "stopped by Ctrl-C"),
+        (stylizing, head_died, "failed", "has not answered"),
+        (stylizing, raylet_died, "failed", "has died (raylet)"),
     ],
 )
 def test_a_job_that_is_stopped_ends_soon_leaves_nothing_and_says_so(
     job: Callable[[Path], tuple[list[str], Callable[[], bool]]],
     stop: Callable[[Session], None],
+    outcome: str,
     told: str,
     tmp_path: Path,
 ) -> None:
@@ -155,10 +174,12 @@ def test_a_job_that_is_stopped_ends_soon_leaves_nothing_and_says_so(
         assert left() == []
         rays = [path.name for path in session.rays.rglob("session_2*") if path.is_dir()]
         assert len(rays) == 1, "more than one Ray"
-        assert b"Traceback" not in session.shown, session.shown[-4000:].decode(errors="replace")
+        shown = session.shown[-4000:].decode(errors="replace")
+        assert not [sign for sign in ("Traceback", "state-dump", ".cc:") if sign in shown], shown
+        assert stop is closed or shown.count("error:") == 1, shown
     (record,) = (tmp_path / "runs").iterdir()
     recorded = RunRecord.model_validate_json(record.read_bytes())
-    assert (recorded.outcome, told in (recorded.error or "")) == ("stopped", True), recorded
+    assert (recorded.outcome, told in (recorded.error or "")) == (outcome, True), recorded
 
 
 def _last(state: object) -> object:

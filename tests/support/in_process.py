@@ -25,6 +25,7 @@ class InProcess:
     task: Task
     worker: type[Worker[Any]]
     workers: int = 1
+    ready: int = 1
     spent: Spent = field(default_factory=Spent)
 
     @classmethod
