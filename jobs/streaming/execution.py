@@ -135,9 +135,6 @@ class Execution:
                     for row in _in_thread(self._pass(max(1, elastic.now) if elastic else workers, elastic)):
                         pump.check()
                         self._follow(elastic, room)
-                        gauge(
-                            "osasis_workers", elastic.now if elastic else workers
-                        )  # again: Ray forgets it in a minute
                         outcomes = under_way.take(row) if row else []
                         self.spent.add(row and row["spent"])
                         yield (row["worker"] if row else ""), outcomes
@@ -161,7 +158,7 @@ class Execution:
             return
         self._looked = time.monotonic()
         self.ready = ray.get(self._coordinator.ready.remote())
-        gauge("osasis_workers", self.ready)
+        gauge("osasis_workers", self.ready)  # again and again: Ray forgets it in a minute
         try:
             if elastic and elastic.look():
                 room.resize(elastic.now)
