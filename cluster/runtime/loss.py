@@ -120,7 +120,8 @@ def _patience() -> float:
 
 def _listener(path: str) -> psutil.Process | None:
     """The process that listens on a Unix socket; None where that cannot be told."""
-    with suppress(OSError, psutil.Error), socket.socket(socket.AF_UNIX) as asking:
+    # AttributeError: a system that does not say who listens, such as macOS.
+    with suppress(OSError, AttributeError, psutil.Error), socket.socket(socket.AF_UNIX) as asking:
         asking.connect(path)
         credentials = asking.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         return psutil.Process(struct.unpack("3i", credentials)[0])
