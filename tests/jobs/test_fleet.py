@@ -41,7 +41,7 @@ class Stage:
         )  # fmt: skip
         monkeypatch.setattr(fleet, "ray", fake)
         handle = {name: SimpleNamespace(remote=getattr(self.queue, name)) for name in ("failed", "give_back", "note")}
-        self.fleet = Fleet(SimpleNamespace(**handle), None, Resources(), max_failures=0)
+        self.fleet = Fleet(SimpleNamespace(**handle), None, Resources(), processes=1, max_failures=0)
         self.fleet.tend(1)
         assert self.queue.take("worker-0") is not None
 
