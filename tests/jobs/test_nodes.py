@@ -71,10 +71,10 @@ def stylizing(folder: Path) -> Given:
 
 
 def training(folder: Path) -> Given:
-    ids = [f"style-{i}" for i in range(4)]
+    ids = [f"style-{i}" for i in range(3)]
     (folder / "art.png").write_bytes(encoded(picture(), "PNG"))
     file, base = folder / "styles.yaml", make_tiny_base(folder / "base")
-    train = {"iterations": 200, "style_photo": {"steps": 10, "candidates": 1}}
+    train = {"iterations": 120, "style_photo": {"steps": 10, "candidates": 1}}
     styles = [{"id": name, "image": str(folder / "art.png")} for name in ids]
     file.write_text(yaml.safe_dump({"base": str(base), "storage": str(folder), "train": train, "styles": styles}))
 
