@@ -158,7 +158,7 @@ class Execution:
             return
         self._looked = time.monotonic()
         self.ready = ray.get(self._coordinator.ready.remote())
-        gauge("osasis_workers", self.ready)
+        gauge("osasis_workers", self.ready)  # again and again: Ray forgets it in a minute
         try:
             if elastic and elastic.look():
                 room.resize(elastic.now)

@@ -59,7 +59,7 @@ class Given:
 
 
 def stylizing(folder: Path) -> Given:
-    pictures = 1000
+    pictures = 800
     case = Case.make(Storage.open(folder), folder, styles=1)
     case.add_pictures(pictures)
 

@@ -1,7 +1,6 @@
 """A cluster as its operator starts it: ``ray start``, on the loopback interface, with token authentication."""
 
 import os
-import re
 import secrets
 import shutil
 import socket
@@ -93,14 +92,13 @@ class Head:
         self.started.append(psutil.Process(process.pid))
         return self.started[-1]
 
-    def metrics(self) -> set[str]:
-        """Names that Prometheus would find on all nodes that answer."""
-        names = set()
+    def metrics(self) -> str:
+        """What Prometheus finds on the nodes that answer."""
+        found = []
         for port in self.metrics_ports:
             with suppress(requests.RequestException):
-                text = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text
-                names |= set(re.findall(r"^(\w+)[{ ]", text, re.MULTILINE))
-        return names
+                found.append(requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5).text)
+        return "\n".join(found)
 
     def has_process(self, node: psutil.Process, title: str) -> bool:
         """Whether a process of the node has ``title`` in its command line."""
