@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -45,68 +44,58 @@ def test_the_coordinator_of_a_run_is_beside_its_driver(monkeypatch: pytest.Monke
         subprocess.run([sys.executable, "-c", _WHERE], cwd=ROOT, env=env, timeout=200, check=True)
 
 
-@dataclass
-class Given:
-    """A command, and what is to be seen of it."""
-
-    command: list[str]
-    title: str
-    """Of its workers' processes, as Ray names them."""
-    begun: Callable[[], bool]
-    """Whether something is kept of what it does."""
-    check: Callable[[], None]
-    """That all is done, once."""
-
-
-def stylizing(folder: Path) -> Given:
-    pictures = 800
-    case = Case.make(Storage.open(folder), folder, styles=1)
-    case.add_pictures(pictures)
-
-    def check() -> None:
-        assert case.check_consistent(killed=True) == {"done": pictures}
-
-    command = ["jobs/stylize.py", *case.argv(workers="auto", batch_size=4)[1:]]
-    return Given(command, "MapBatches(Stylizer", lambda: len(case.root.list_files("out/images")) > 0, check)
-
-
-def training(folder: Path) -> Given:
-    ids = [f"style-{i}" for i in range(3)]
-    (folder / "art.png").write_bytes(encoded(picture(), "PNG"))
-    file, base = folder / "styles.yaml", make_tiny_base(folder / "base")
-    train = {"iterations": 120, "style_photo": {"steps": 10, "candidates": 1}}
-    styles = [{"id": name, "image": str(folder / "art.png")} for name in ids]
-    file.write_text(yaml.safe_dump({"base": str(base), "storage": str(folder), "train": train, "styles": styles}))
-
-    def check() -> None:
-        rows = StyleCatalog.open(Storage.open(folder)).list()
-        assert [str(row) for row in rows] == [f"{name}@1" for name in ids]
-
-    command = ["jobs/train_styles.py", "--config", str(file), "--checkpoint-seconds", "0"]
-    return Given(command, "RayTrainWorker", lambda: any((folder / "train").rglob("*.pt")), check)
+_PICTURES = 600
+_WORKER = "MapBatches(Stylizer"
+"""How Ray titles a process that stylizes."""
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("submitted", [False, True], ids=["by address", "submitted"])
-@pytest.mark.parametrize("given", [stylizing, training])
 def test_from_a_head_without_cpus_a_job_waits_uses_nodes_that_come_and_lives_without_one_that_goes(
-    tmp_path: Path, given: Callable[[Path], Given], submitted: bool
+    tmp_path: Path, submitted: bool
 ) -> None:
-    job = given(tmp_path)
+    case = Case.make(Storage.open(tmp_path), tmp_path, styles=1)
+    case.add_pictures(_PICTURES)
     with running_head(cpus=0) as head:
-        process = Job("job", job.command, head.env, tmp_path / "log", head.dashboard if submitted else None)
+        command = case.argv(workers="auto", batch_size=4)
+        command[0] = "jobs/stylize.py"
+        job = Job("stylize", command, head.env, tmp_path / "log", head.dashboard if submitted else None)
         try:
-            until(process, lambda: "waiting for it, up to 15 min" in process.output())
-            first = head.join(cpus=1)
-            until(process, lambda: head.has_process(first, job.title))
-            second = head.join(cpus=1)
-            until(process, lambda: head.has_process(second, job.title))
-            until(process, job.begun)
-            head.kill(first)
-            assert process.process.wait(240) == 0, process.output()
+            until(job, lambda: "waiting for it, up to 15 min" in job.output())
+            nodes = [head.join(cpus=2), head.join(cpus=2)]
+            until(job, lambda: all(head.has_process(node, _WORKER) for node in nodes))
+            until(job, lambda: len(case.root.list_files("out/images")) > 0)
+            head.kill(nodes[0])
+            assert job.process.wait(240) == 0, job.output()
         finally:
-            process.stop()
-    job.check()
+            job.stop()
+    assert case.check_consistent(killed=True) == {"done": _PICTURES}
+
+
+@pytest.mark.slow
+def test_a_training_uses_a_node_that_joins_and_lives_without_one_that_goes(tmp_path: Path) -> None:
+    ids = [f"style-{i}" for i in range(4)]
+    (tmp_path / "art.png").write_bytes(encoded(picture(), "PNG"))
+    file, base = tmp_path / "styles.yaml", make_tiny_base(tmp_path / "base")
+    train = {"iterations": 200, "style_photo": {"steps": 10, "candidates": 1}}
+    styles = [{"id": name, "image": str(tmp_path / "art.png")} for name in ids]
+    file.write_text(yaml.safe_dump({"base": str(base), "storage": str(tmp_path), "train": train, "styles": styles}))
+    with running_head(cpus=0) as head:
+        command = ["jobs/train_styles.py", "--config", str(file), "--checkpoint-seconds", "0"]
+        job = Job("train", command, head.env, tmp_path / "log")
+        try:
+            until(job, lambda: "waiting for it, up to 15 min" in job.output())
+            first = head.join(cpus=1)
+            until(job, lambda: head.has_process(first, "RayTrainWorker"))
+            second = head.join(cpus=1)
+            until(job, lambda: head.has_process(second, "RayTrainWorker"))
+            until(job, lambda: any((tmp_path / "train").rglob("*.pt")))
+            head.kill(first)
+            assert job.process.wait(240) == 0, job.output()
+        finally:
+            job.stop()
+    rows = StyleCatalog.open(Storage.open(tmp_path)).list()
+    assert [str(row) for row in rows] == [f"{name}@1" for name in ids]
 
 
 def until(job: Job, condition: Callable[[], bool], timeout: float = 200) -> None:
