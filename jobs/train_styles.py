@@ -13,11 +13,12 @@ from catalog.store import StyleCatalog
 from catalog.style_folder import STATES
 from cluster.commandline.cli import ExitCode, parse_flags, run_job
 from cluster.runtime.connection import connect
+from cluster.runtime.elastic import Elastic, NoNodeLeft
 from cluster.runtime.lease import forget
 from cluster.runtime.outlook import foreseen, outlook
 from cluster.runtime.resources import nodes
 from cluster.runtime.run_record import RunRecord, run_record
-from cluster.runtime.waiting import room_for
+from cluster.runtime.waiting import asking, room_for
 from cluster.storage import Storage
 from jobs.finetuning.fleet import Fleet
 from jobs.finetuning.forecast import Measured, forecast
@@ -88,9 +89,13 @@ def _train(
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         queue: Any = QueueActor.options(scheduling_strategy=here).remote(todo, flags.max_failures)
         fleet = Fleet(queue, settings, resources, flags.processes_per_style, flags.max_failures)
-        with TrainingProgress(console, {style.style_id: style.config.iterations for style in todo}) as progress:
+        iterations = {style.style_id: style.config.iterations for style in todo}
+        with asking() as asked, TrainingProgress(console, iterations) as progress:
+            elastic = None if cluster.started_here else Elastic(resources, flags, asked)
             unfinished = len(todo)
             while unfinished:
+                if elastic:
+                    elastic.look(unfinished)
                 fleet.tend(wanted.of(unfinished))
                 time.sleep(_TICK_S)
                 report: Report = ray.get(queue.report.remote())
@@ -155,7 +160,7 @@ def _print_plan(plan: TrainPlan) -> None:
 
 def command() -> None:
     """The job as a console script."""
-    run_job(main)
+    run_job(main, expected=(NoNodeLeft,))
 
 
 if __name__ == "__main__":

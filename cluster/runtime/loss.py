@@ -154,7 +154,8 @@ def _end(why: str) -> None:
         with suppress(Exception):
             say(RayLost(why))
     with suppress(Exception):
-        print(f"error: {why}", file=sys.stderr)
+        shown_again = "\x1b[?25h" if sys.stderr.isatty() else ""  # a progress bar hides the cursor
+        print(f"{shown_again}error: {why}", file=sys.stderr)
     leave(1)
 
 

@@ -117,7 +117,6 @@ class Fleet:
         self._strikes: Counter[str] = Counter()
         self._usages: dict[str, Usage] = {}
         self._error = ""
-        self._without_nodes = False
 
     def tend(self, wanted: int) -> None:
         """Look after workers that ended, and start new ones where there is room, until there are ``wanted``."""
@@ -127,7 +126,6 @@ class Fleet:
         nodes = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}  # type: ignore[no-untyped-call]
         nodes = {node: has for node, has in nodes.items() if fitting(self._resources, has)}
         self._look_after(ended, nodes)
-        self._tell_of(nodes)
         leaving = {*ray._private.state.state.get_draining_nodes()}  # as Ray Train's own watcher asks
         leaving |= {loss.worker.node for loss in self._losses}
         usable = [node for node in nodes if self._strikes[node] < _STRIKES and node not in leaving]
@@ -199,8 +197,3 @@ class Fleet:
         if actor_died:
             ray.kill(worker.actor)  # should it live after all
         ray.get(self._queue.failed.remote(worker.name, "its worker died"))
-
-    def _tell_of(self, nodes: Container[str]) -> None:
-        if not nodes and not self._without_nodes:
-            self._queue.note.remote(f"no node has {self._resources}; the styles wait for one")
-        self._without_nodes = not nodes

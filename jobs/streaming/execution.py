@@ -23,7 +23,7 @@ from ray.data import ActorPoolStrategy, DataContext, Dataset
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.runtime.connection import ClusterError, connect
-from cluster.runtime.elastic import Elastic
+from cluster.runtime.elastic import Elastic, NoNodeLeft
 from cluster.runtime.metrics import gauge
 from cluster.runtime.outlook import outlook
 from cluster.runtime.resources import NODE_LABEL, Resources, nodes
@@ -163,7 +163,7 @@ class Execution:
             if elastic and elastic.look():
                 room.resize(elastic.now)
                 ray.get(self._coordinator.resize.remote(elastic.now))
-        except ClusterError as error:
+        except NoNodeLeft as error:
             raise RunStopped(str(error)) from None
 
     def _judge(self, error: Exception, vain: int) -> None:

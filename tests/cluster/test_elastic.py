@@ -7,8 +7,7 @@ from datetime import timedelta
 import pytest
 
 from cluster.runtime import elastic
-from cluster.runtime.connection import ClusterError
-from cluster.runtime.elastic import Elastic
+from cluster.runtime.elastic import Elastic, NoNodeLeft
 from cluster.runtime.resources import Node, Resources
 from cluster.runtime.target import Target
 from cluster.runtime.waiting import Asking
@@ -77,6 +76,9 @@ def test_what_the_target_lacks_is_asked_for(cluster: Cluster) -> None:
     assert cluster.asked == 4
     cluster.looked_at_later(workers, NODE, NODE, NODE)
     assert cluster.asked == 0
+    cluster.nodes, cluster.now = [HEAD], cluster.now + 5
+    workers.look(work=2)  # is left for two of the six
+    assert cluster.asked == 2
 
 
 def test_without_a_node_it_says_so_and_waits_as_long_as_it_may(
@@ -90,7 +92,7 @@ def test_without_a_node_it_says_so_and_waits_as_long_as_it_may(
         assert workers.now == 2
         cluster.looked_at_later(workers)
         cluster.looked_at_later(workers, seconds=50)
-        with pytest.raises(ClusterError, match="no worker is left: one worker needs 2 CPU, which no node"):
+        with pytest.raises(NoNodeLeft, match="no worker is left: one worker needs 2 CPU, which no node"):
             cluster.looked_at_later(workers, seconds=20)
     said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert "which no node of the cluster has" in said[0]

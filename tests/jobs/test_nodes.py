@@ -8,13 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from benchmarks.faults_parts.job import Job
+from catalog.store import StyleCatalog
 from cluster.storage import Storage
+from tests.support.hostile import encoded, picture
 from tests.support.jobs_run import ROOT
 from tests.support.ray_head import running_head
 from tests.support.ray_nodes import running_nodes
 from tests.support.stylize_case import Case
+from tests.support.tiny import make_tiny_base
 
 _WHERE = """
 import ray
@@ -68,7 +72,33 @@ def test_from_a_head_without_cpus_a_job_waits_uses_nodes_that_come_and_lives_wit
     assert case.check_consistent(killed=True) == {"done": _PICTURES}
 
 
-def until(job: Job, condition: Callable[[], bool], timeout: float = 120) -> None:
+@pytest.mark.slow
+def test_a_training_uses_a_node_that_joins_and_lives_without_one_that_goes(tmp_path: Path) -> None:
+    ids = [f"style-{i}" for i in range(4)]
+    (tmp_path / "art.png").write_bytes(encoded(picture(), "PNG"))
+    file, base = tmp_path / "styles.yaml", make_tiny_base(tmp_path / "base")
+    train = {"iterations": 200, "style_photo": {"steps": 10, "candidates": 1}}
+    styles = [{"id": name, "image": str(tmp_path / "art.png")} for name in ids]
+    file.write_text(yaml.safe_dump({"base": str(base), "storage": str(tmp_path), "train": train, "styles": styles}))
+    with running_head(cpus=0) as head:
+        command = ["jobs/train_styles.py", "--config", str(file), "--checkpoint-seconds", "0"]
+        job = Job("train", command, head.env, tmp_path / "log")
+        try:
+            until(job, lambda: "waiting for it, up to 15 min" in job.output())
+            first = head.join(cpus=1)
+            until(job, lambda: head.has_process(first, "RayTrainWorker"))
+            second = head.join(cpus=1)
+            until(job, lambda: head.has_process(second, "RayTrainWorker"))
+            until(job, lambda: any((tmp_path / "train").rglob("*.pt")))
+            head.kill(first)
+            assert job.process.wait(240) == 0, job.output()
+        finally:
+            job.stop()
+    rows = StyleCatalog.open(Storage.open(tmp_path)).list()
+    assert [str(row) for row in rows] == [f"{name}@1" for name in ids]
+
+
+def until(job: Job, condition: Callable[[], bool], timeout: float = 200) -> None:
     """Polls; the job must not end before."""
     deadline = time.monotonic() + timeout
     while not condition():
