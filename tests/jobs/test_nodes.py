@@ -50,6 +50,7 @@ _WORKER = "MapBatches(Stylizer"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("submitted", [False, True], ids=["by address", "submitted"])
 def test_from_a_head_without_cpus_a_job_waits_uses_nodes_that_come_and_lives_without_one_that_goes(
     tmp_path: Path, submitted: bool
@@ -66,13 +67,14 @@ def test_from_a_head_without_cpus_a_job_waits_uses_nodes_that_come_and_lives_wit
             until(job, lambda: all(head.has_process(node, _WORKER) for node in nodes))
             until(job, lambda: len(case.root.list_files("out/images")) > 0)
             head.kill(nodes[0])
-            assert job.process.wait(240) == 0, job.output()
+            assert job.process.wait(500) == 0, job.output()
         finally:
             job.stop()
     assert case.check_consistent(killed=True) == {"done": _PICTURES}
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_training_uses_a_node_that_joins_and_lives_without_one_that_goes(tmp_path: Path) -> None:
     ids = [f"style-{i}" for i in range(4)]
     (tmp_path / "art.png").write_bytes(encoded(picture(), "PNG"))
@@ -91,14 +93,14 @@ def test_a_training_uses_a_node_that_joins_and_lives_without_one_that_goes(tmp_p
             until(job, lambda: head.has_process(second, "RayTrainWorker"))
             until(job, lambda: any((tmp_path / "train").rglob("*.pt")))
             head.kill(first)
-            assert job.process.wait(240) == 0, job.output()
+            assert job.process.wait(500) == 0, job.output()
         finally:
             job.stop()
     rows = StyleCatalog.open(Storage.open(tmp_path)).list()
     assert [str(row) for row in rows] == [f"{name}@1" for name in ids]
 
 
-def until(job: Job, condition: Callable[[], bool], timeout: float = 200) -> None:
+def until(job: Job, condition: Callable[[], bool], timeout: float = 400) -> None:
     """Polls; the job must not end before."""
     deadline = time.monotonic() + timeout
     while not condition():
