@@ -44,7 +44,7 @@ def test_the_coordinator_of_a_run_is_beside_its_driver(monkeypatch: pytest.Monke
         subprocess.run([sys.executable, "-c", _WHERE], cwd=ROOT, env=env, timeout=200, check=True)
 
 
-_PICTURES = 600
+_PICTURES = 200
 _WORKER = "MapBatches(Stylizer"
 """How Ray titles a process that stylizes."""
 
@@ -58,15 +58,17 @@ def test_from_a_head_without_cpus_a_job_waits_uses_nodes_that_come_and_lives_wit
     case = Case.make(Storage.open(tmp_path), tmp_path, styles=1)
     case.add_pictures(_PICTURES)
     with running_head(cpus=0) as head:
-        command = case.argv(workers="auto", batch_size=4)
+        command = case.argv(workers="auto", batch_size=4, encode_steps=100, decode_steps=50)  # computing takes long
         command[0] = "jobs/stylize.py"
         job = Job("stylize", command, head.env, tmp_path / "log", head.dashboard if submitted else None)
         try:
             until(job, lambda: "waiting for it, up to 15 min" in job.output())
-            nodes = [head.join(cpus=2), head.join(cpus=2)]
-            until(job, lambda: all(head.has_process(node, _WORKER) for node in nodes))
+            first = head.join(cpus=1)
+            until(job, lambda: head.has_process(first, _WORKER))
+            second = head.join(cpus=4)
+            until(job, lambda: head.has_process(second, _WORKER))
             until(job, lambda: len(case.root.list_files("out/images")) > 0)
-            head.kill(nodes[0])
+            head.kill(first)
             assert job.process.wait(500) == 0, job.output()
         finally:
             job.stop()
