@@ -51,16 +51,15 @@ _WORKER = "MapBatches(Stylizer"
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("submitted", [False, True], ids=["by address", "submitted"])
-def test_from_a_head_without_cpus_a_job_waits_uses_nodes_that_come_and_lives_without_one_that_goes(
-    tmp_path: Path, submitted: bool
+def test_from_a_head_without_cpus_a_submitted_job_waits_uses_nodes_that_come_and_lives_without_one_that_goes(
+    tmp_path: Path,
 ) -> None:
     case = Case.make(Storage.open(tmp_path), tmp_path, styles=1)
     case.add_pictures(_PICTURES)
     with running_head(cpus=0) as head:
         command = case.argv(workers="auto", batch_size=4, encode_steps=100, decode_steps=50)  # computing takes long
         command[0] = "jobs/stylize.py"
-        job = Job("stylize", command, head.env, tmp_path / "log", head.dashboard if submitted else None)
+        job = Job("stylize", command, head.env, tmp_path / "log", head.dashboard)
         try:
             until(job, lambda: "waiting for it, up to 15 min" in job.output())
             first = head.join(cpus=1)
