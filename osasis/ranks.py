@@ -5,7 +5,6 @@ in another order than in one process, so that results are equal to rounding.
 """
 
 import datetime
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -110,8 +109,3 @@ def joined(rank: int, count: int, meeting: str) -> Iterator[Ranks]:
         yield Ranks(rank, count)
     finally:
         dist.destroy_process_group()
-
-
-def meeting_place() -> str:
-    """For :func:`joined`; a new one each time."""
-    return f"{tempfile.mkdtemp(prefix='osasis-ranks-')}/meeting"

@@ -53,7 +53,7 @@ class NodeActor:
         with tempfile.TemporaryDirectory(prefix="osasis-train-") as folder:
             DataParallelTrainer(
                 _train_styles,
-                train_loop_config=loop_config | {"name": name},
+                train_loop_config=loop_config | {"name": name, "folder": folder},
                 scaling_config=ScalingConfig(
                     num_workers=processes,
                     use_gpu=resources.gpus > 0,

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
+from uuid import uuid4
 
 import ray
 import ray.train
@@ -36,7 +37,7 @@ from osasis.errors import OsasisError
 from osasis.full_size import texture_of, whole_reference
 from osasis.image import decode_image, encode_png, to_image
 from osasis.memory import limit_gpu_memory
-from osasis.ranks import ALONE, PeerFailed, Ranks, joined, meeting_place
+from osasis.ranks import ALONE, PeerFailed, Ranks, joined
 from osasis.style_training import StyleTraining
 
 _SHOW_EVERY_S = 1.0
@@ -63,7 +64,7 @@ class Leaving(Exception):
 
 
 def train_styles(config: dict[str, Any]) -> None:
-    """Ray Train's loop: takes styles from the queue until there are none. ``config``: queue, settings, name.
+    """Ray Train's loop: takes styles from the queue until there are none. ``config``: queue, settings, name, folder.
 
     Where several processes train a style together, the first does so, and the others follow it
     (:mod:`jobs.finetuning.following`).
@@ -85,7 +86,7 @@ def train_styles(config: dict[str, Any]) -> None:
         return
     context = ray.train.get_context()
     count = context.get_world_size()
-    place = broadcast_from_rank_zero(meeting_place()) if count > 1 else ""
+    place = broadcast_from_rank_zero(f"{config['folder']}/{uuid4().hex}") if count > 1 else ""  # anew after a death
     with joined(context.get_world_rank(), count, place) as ranks:
         if ranks.is_first:
             _lead(queue, name, Contents(base), settings, device, ranks)

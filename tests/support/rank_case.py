@@ -9,7 +9,7 @@ import torch
 from osasis.base import load_base
 from osasis.content import Content
 from osasis.finetune import Finetuner
-from osasis.ranks import Ranks, joined, meeting_place
+from osasis.ranks import Ranks, joined
 from osasis.settings import train_config
 from osasis.style_training import StyleTraining, training_content
 from tests.support.tiny import SIZE
@@ -41,7 +41,7 @@ def _flat(tuner: Finetuner) -> torch.Tensor:
 def together(base: Path, count: int, folder: Path, **overrides: Any) -> list[dict[str, Any]]:
     """:func:`trained` by so many processes; of each, or its error as ``{"error": text}``."""
     context = multiprocessing.get_context("spawn")
-    place = meeting_place()
+    place = str(folder / "meeting")
     members = [
         context.Process(target=_member, args=(base, rank, count, place, overrides, folder / f"{rank}.pt"))
         for rank in range(count)
